@@ -1,0 +1,64 @@
+"""Names that both sides speak: the TMS, the pilot, and today's tools that may sit on the other end.
+
+Nothing here may be renamed: a pilot or a TMS of another version can be on the other side. This file imports nothing
+of ours.
+"""
+
+from enum import StrEnum
+from typing import Final
+
+ENVFILE_NAME: Final = "ewms_htcondor_envfile.sh"
+"""The file with `export NAME='value'` lines that the TMS transfers with each pilot; it holds queue tokens."""
+
+TASKFORCE_ATTRIBUTE: Final = "EWMSTaskforceUUID"
+"""The job attribute, and the key of the submit note, that names a cluster's taskforce."""
+
+CHIRP_PREFIX: Final = "HTChirpEWMSPilot"
+
+
+class ChirpAttribute(StrEnum):
+    """What a pilot tells through chirp, one `ulog` line (HTCondor event 008) `NAME: "value"` each."""
+
+    STARTED_TIMESTAMP = "HTChirpEWMSPilotStartedTimestamp"
+    LAST_UPDATED_TIMESTAMP = "HTChirpEWMSPilotLastUpdatedTimestamp"
+    STATUS = "HTChirpEWMSPilotStatus"
+    TASKS_TOTAL = "HTChirpEWMSPilotTasksTotal"
+    TASKS_SUCCESS = "HTChirpEWMSPilotTasksSuccess"
+    TASKS_FAILED = "HTChirpEWMSPilotTasksFailed"
+    ERROR = "HTChirpEWMSPilotError"
+    ERROR_TRACEBACK = "HTChirpEWMSPilotErrorTraceback"
+
+
+class PilotStatus(StrEnum):
+    """The states of one pilot, in the order in which it goes through them."""
+
+    STARTED = "Started"
+    RUNNING_INIT_COMMAND = "RunningInitCommand"
+    AWAITING_FIRST_MESSAGE = "AwaitingFirstMessage"
+    TASKING = "Tasking"
+    PENDING_REMAINING_TASKS = "PendingRemainingTasks"
+    FATAL_ERROR = "FatalError"
+    DONE = "Done"
+
+
+MAX_CHIRP_BYTES: Final = 900
+"""One chirp line after escaping; HTCondor cuts at 1023 bytes, its own reader at 985 (both silently)."""
+
+PILOT_ENV_PREFIXES: Final = ("EWMS_PILOT_", "_EWMS_PILOT_")
+"""Only variables with these prefixes pass from the operator's settings to a pilot."""
+
+TASK_DATA_DIR: Final = "/ewms-pilot-data"
+"""Where a task container sees its data hub and its task-io directory."""
+
+
+def taskforce_dir_name(taskforce_uuid: str) -> str:
+    """The taskforce's directory under the job directory, as today's TMS names it."""
+    return f"ewms-taskforce-{taskforce_uuid}"
+
+
+DAY_LOG_SUFFIX: Final = ".tms.jel"
+
+
+def day_log_name(day: str) -> str:
+    """The job event log of one day; `day` is `YYYY-MM-DD`, in UTC."""
+    return f"{day}{DAY_LOG_SUFFIX}"

@@ -1,0 +1,1 @@
+"""The pilot: events from a queue, one isolated task container for each, results to a queue."""

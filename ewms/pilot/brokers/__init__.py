@@ -1,0 +1,48 @@
+"""Message brokers behind one protocol (`base.py`).
+
+`open_broker` picks the adapter by its type's name and imports only that one, so that a pilot loads no client that it
+does not use.
+"""
+
+import importlib
+import sys
+from contextlib import AbstractAsyncContextManager
+from typing import Final
+
+from ewms.pilot.brokers.base import Broker, BrokerRefused
+from ewms.secret import Secret
+
+ADAPTERS: Final = {
+    "local": "ewms.pilot.brokers.local",
+    "rabbitmq": "ewms.pilot.brokers.rabbitmq",
+}
+"""Broker type → module with `connect(address, auth_token) -> AbstractAsyncContextManager[Broker]`."""
+
+_NEEDS_ASYNCIO: Final = frozenset({"rabbitmq"})
+
+
+def open_broker(broker_type: str, address: str, auth_token: Secret) -> AbstractAsyncContextManager[Broker]:
+    """Connect to one broker.
+
+    Raises:
+        BrokerRefused: no such broker type, or its client cannot be used here.
+    """
+    try:
+        module = ADAPTERS[broker_type]
+    except KeyError:
+        known = ", ".join(sorted(ADAPTERS))
+        raise BrokerRefused(f"unknown broker type {broker_type!r}; known are: {known}") from None
+    if broker_type in _NEEDS_ASYNCIO and sys.version_info >= (3, 14):
+        raise BrokerRefused(
+            f"the {broker_type} adapter needs trio-asyncio, which does not work on Python "
+            f"{sys.version_info.major}.{sys.version_info.minor} yet; run the pilot on Python 3.11 to 3.13"
+        )
+    try:
+        adapter = importlib.import_module(module)
+    except ImportError as error:
+        raise BrokerRefused(
+            f"the {broker_type} adapter needs a package that is not installed ({error}); "
+            f"pip install 'ewms-htcondor[pilot]'"
+        ) from error
+    broker: AbstractAsyncContextManager[Broker] = adapter.connect(address, auth_token)
+    return broker

@@ -1,0 +1,1 @@
+"""Container platforms behind one protocol."""

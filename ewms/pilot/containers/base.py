@@ -1,0 +1,72 @@
+"""The protocol that every container platform fulfils; the pilot knows nothing else of containers."""
+
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Protocol
+
+import attrs
+
+
+@attrs.frozen
+class Mount:
+    """One bind mount; `mounts.py` decides whether it is safe."""
+
+    source: Path
+    target: Path
+    read_only: bool = False
+
+
+@attrs.frozen
+class ContainerSpec:
+    """All that one container run needs."""
+
+    name: str
+    """Unique on this machine."""
+    image: str
+    """As `Platform.prepare` returned it."""
+    args: tuple[str, ...]
+    environment: Mapping[str, str]
+    """All of the container's environment beside the image's own; values are passed exactly, never on a command line."""
+    mounts: tuple[Mount, ...]
+    stdout: Path
+    stderr: Path
+    scratch: Path
+    """A directory on disk for this run alone: the container's /tmp and HOME live in it."""
+
+
+class Container(Protocol):
+    """One running container."""
+
+    async def wait(self) -> int:
+        """Wait until it ended; its exit code (128 + N when signal N ended it)."""
+
+
+class Platform(Protocol):
+    """Apptainer, Docker, … : prepares images and runs containers."""
+
+    @property
+    def name(self) -> str:
+        """The platform's name in settings and logs."""
+
+    async def prepare(self, image: str) -> str:
+        """Make `image` ready to run (pull it, convert it, or just check it); return what `ContainerSpec.image` takes.
+
+        Raises:
+            ImageUnusable: with what is wrong and what to do.
+        """
+
+    def start(self, spec: ContainerSpec) -> AbstractAsyncContextManager[Container]:
+        """Run one container; leaving the context for whatever reason leaves no process of it behind.
+
+        Raises:
+            ContainerError: the runtime itself could not start it.
+        """
+
+
+class ContainerError(Exception):
+    """The container runtime could not do what it was asked."""
+
+
+class ImageUnusable(ContainerError):
+    """An image that no container can be started from."""

@@ -1,0 +1,208 @@
+"""Environment variables → frozen attrs classes, every bad value reported at once.
+
+A settings class is a frozen attrs class whose fields are made by `variable`. `load` reads it from a mapping (a
+service passes `os.environ` once, at its edge; nothing else looks there) and either returns the object or raises one
+`SettingsError` that lists every problem as `NAME: what is wrong, what is allowed`. The parsing is cattrs's; only the
+text forms of an environment variable (booleans, lists, JSON objects, secrets) are ours.
+"""
+
+import json
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, TypeVar, get_args, get_origin
+
+import attrs
+import cattrs
+
+from ewms.secret import Secret
+
+T = TypeVar("T")
+
+_ENV: Final = "ewms.env"
+_MISSING: Final = object()
+
+
+class SettingsError(Exception):
+    """Some settings are missing or wrong; `problems` has one clear line for each."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+@attrs.frozen
+class Variable:
+    """What the reference documentation and the loader know of one setting."""
+
+    name: str
+    help: str
+    aliases: tuple[str, ...] = ()
+
+
+@attrs.frozen
+class AtLeast:
+    """For `Annotated[int, AtLeast(1)]`: the smallest value allowed."""
+
+    minimum: float
+
+
+def variable(name: str, help: str, *, default: Any = _MISSING, aliases: tuple[str, ...] = ()) -> Any:  # noqa: A002
+    """A field of a settings class, read from the variable `name` (or, when that is not set, from an alias)."""
+    metadata = {_ENV: Variable(name, help, aliases)}
+    if default is _MISSING:
+        return attrs.field(metadata=metadata)
+    return attrs.field(default=default, metadata=metadata)
+
+
+def variables(cls: type) -> list[tuple["attrs.Attribute[Any]", Variable]]:
+    """Each field of a settings class with its variable, in the order of the class."""
+    return [(field, field.metadata[_ENV]) for field in attrs.fields(cls) if _ENV in field.metadata]
+
+
+def load(cls: type[T], environ: Mapping[str, str]) -> T:
+    """Read `cls` from `environ`; raise `SettingsError` with every problem at once.
+
+    A variable that is set to the empty string counts as not set, except for a plain string.
+    """
+    attrs.resolve_types(cls, include_extras=True)  # type: ignore[type-var]
+    values: dict[str, Any] = {}
+    problems: list[str] = []
+    for field, var in variables(cls):
+        name, text = _find(var, environ)
+        if text is None or (text == "" and field.type is not str):
+            if field.default is attrs.NOTHING:
+                problems.append(f"{var.name}: is required but not set ({var.help})")
+            continue
+        try:
+            values[field.name] = _converter.structure(text, field.type)
+        except Exception as error:  # noqa: BLE001  cattrs wraps what a hook raises
+            shown = "the value (not shown)" if _holds_secret(field.type) else repr(text)
+            problems.append(f"{name}: {shown} is not allowed: {_reason(error)}")
+    if problems:
+        raise SettingsError(problems)
+    try:
+        return cls(**values)
+    except SettingsError:
+        raise
+    except ValueError as error:
+        raise SettingsError([str(error)]) from error
+
+
+def _find(var: Variable, environ: Mapping[str, str]) -> tuple[str, str | None]:
+    for name in (var.name, *var.aliases):
+        if name in environ:
+            return name, environ[name].strip() if environ[name].isspace() else environ[name]
+    return var.name, None
+
+
+def _reason(error: BaseException) -> str:
+    while isinstance(error, BaseExceptionGroup) and error.exceptions:
+        error = error.exceptions[0]
+    return str(error)
+
+
+def _holds_secret(kind: Any) -> bool:
+    return kind is Secret or any(_holds_secret(arg) for arg in get_args(kind))
+
+
+# --- the text forms --------------------------------------------------------------------------------------------------
+
+_TRUE: Final = frozenset({"true", "t", "yes", "y", "on", "1"})
+_FALSE: Final = frozenset({"false", "f", "no", "n", "off", "0"})
+
+
+def parse_bool(text: str) -> bool:
+    """True or false from true/false, yes/no, on/off, 1/0, t/f, y/n in any case."""
+    word = text.strip().lower()
+    if word in _TRUE:
+        return True
+    if word in _FALSE:
+        return False
+    raise ValueError("use true or false (yes/no, on/off, 1/0, t/f, y/n work too)")
+
+
+def _int(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError("use a whole number") from None
+
+
+def _float(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        raise ValueError("use a number") from None
+    if number != number or number in (float("inf"), float("-inf")):
+        raise ValueError("use a finite number")
+    return number
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"use a JSON object ({error})") from None
+    if not isinstance(value, dict):
+        raise ValueError('use a JSON object such as {"NAME": "value"}')  # noqa: TRY004
+    return value
+
+
+_SIMPLE: Final[Mapping[Any, Callable[[str], Any]]] = {
+    bool: parse_bool,
+    int: _int,
+    float: _float,
+    str: str,
+    Path: Path,
+    Secret: Secret,
+}
+
+
+def _structure_optional(text: str, kind: Any) -> Any:
+    (inner,) = (arg for arg in get_args(kind) if arg is not type(None))
+    return _converter.structure(text, inner)
+
+
+def _structure_literal(text: str, kind: Any) -> str:
+    if text.lower() in (allowed := get_args(kind)):
+        return text.lower()
+    raise ValueError(f"use one of: {', '.join(allowed)}")
+
+
+def _structure_annotated(text: str, kind: Any) -> Any:
+    inner, *notes = get_args(kind)
+    value = _converter.structure(text, inner)
+    for note in notes:
+        if isinstance(note, AtLeast) and value is not None and value < note.minimum:
+            raise ValueError(f"use a number of at least {note.minimum:g}")
+    return value
+
+
+def _is_optional(kind: Any) -> bool:
+    return get_origin(kind) in (typing.Union, types.UnionType) and type(None) in get_args(kind)
+
+
+def _make_converter() -> cattrs.Converter:
+    converter = cattrs.Converter()
+    for kind, parse in _SIMPLE.items():
+        converter.register_structure_hook_func(
+            lambda t, kind=kind: t is kind, lambda text, _, parse=parse: parse(text)
+        )
+    converter.register_structure_hook_func(
+        lambda t: get_origin(t) is dict, lambda text, _: _json_object(text)
+    )
+    converter.register_structure_hook_func(_is_optional, _structure_optional)
+    converter.register_structure_hook_func(lambda t: get_origin(t) is Literal, _structure_literal)
+    converter.register_structure_hook_func(
+        lambda t: get_origin(t) is Annotated, _structure_annotated
+    )
+    # A tuple of strings: separated by spaces or commas.
+    converter.register_structure_hook_func(
+        lambda t: t == tuple[str, ...], lambda text, _: tuple(text.replace(",", " ").split())
+    )
+    return converter
+
+
+_converter: Final = _make_converter()

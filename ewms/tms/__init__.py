@@ -1,0 +1,1 @@
+"""The Task Management Service: taskforces in, HTCondor clusters out, statuses back."""

@@ -1,0 +1,1 @@
+"""HTCondor calls, made in a helper process that a cancel scope can kill."""

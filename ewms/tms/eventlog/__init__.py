@@ -1,0 +1,1 @@
+"""The job event log: bytes, events, tallies, statuses."""

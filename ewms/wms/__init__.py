@@ -1,0 +1,1 @@
+"""The WMS REST client: its objects, its authentication, its calls."""
