@@ -1,9 +1,5 @@
 """Every way to run this project: `nox -l` lists the sessions, `nox -s NAME` runs one."""
 
-import os
-import sys
-from pathlib import Path
-
 import nox
 
 nox.needs_version = ">=2024.10.9"

@@ -1,17 +1,33 @@
-"""The `ewms` command. Each subcommand imports what it needs when it runs, so that a pilot loads no more than a pilot."""
+"""The `ewms` command. Each subcommand imports what it needs when it runs: a pilot stays light."""
 
 import importlib
-from typing import Final, override
+from typing import Final
 
 import click
 
 _COMMANDS: Final = {
-    "check": ("ewms.tms.cli", "check", "Validate a service's settings and surroundings without starting it."),
-    "demo": ("ewms.demo.cli", "demo", "Run the main job on this machine: pool, broker, WMS, TMS, pilots, events."),
+    "check": (
+        "ewms.tms.cli",
+        "check",
+        "Validate a service's settings and surroundings without starting it.",
+    ),
+    "demo": (
+        "ewms.demo.cli",
+        "demo",
+        "Run the main job on this machine: pool, broker, WMS, TMS, pilots, events.",
+    ),
     "log": ("ewms.tms.cli", "log", "Read job event logs off-line: taskforces, statuses, errors."),
-    "pilot": ("ewms.pilot.cli", "pilot", "Run one pilot: events from a queue, a task container for each."),
+    "pilot": (
+        "ewms.pilot.cli",
+        "pilot",
+        "Run one pilot: events from a queue, a task container for each.",
+    ),
     "tms": ("ewms.tms.cli", "tms", "Run the Task Management Service on an access point."),
-    "wms-standin": ("ewms.testing.cli", "wms_standin", "Run a stand-in for the WMS, to try the TMS by hand."),
+    "wms-standin": (
+        "ewms.testing.cli",
+        "wms_standin",
+        "Run a stand-in for the WMS, to try the TMS by hand.",
+    ),
 }
 """Subcommand → (module, attribute, one line for `ewms --help`)."""
 
@@ -19,11 +35,9 @@ _COMMANDS: Final = {
 class _LazyGroup(click.Group):
     """A group whose subcommands are imported only when they are used."""
 
-    @override
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(_COMMANDS)
 
-    @override
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
@@ -39,7 +53,6 @@ class _LazyGroup(click.Group):
             ) from error
         return command
 
-    @override
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         # From the table: listing must not import every subcommand.
         with formatter.section("Commands"):

@@ -7,11 +7,12 @@ text forms of an environment variable (booleans, lists, JSON objects, secrets) a
 """
 
 import json
+import math
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, TypeVar, cast, get_args, get_origin
 
 import attrs
 import cattrs
@@ -48,7 +49,13 @@ class AtLeast:
     minimum: float
 
 
-def variable(name: str, help: str, *, default: Any = _MISSING, aliases: tuple[str, ...] = ()) -> Any:  # noqa: A002
+def variable(
+    name: str,
+    help: str,  # noqa: A002
+    *,
+    default: Any = _MISSING,
+    aliases: tuple[str, ...] = (),
+) -> Any:
     """A field of a settings class, read from the variable `name` (or, when that is not set, from an alias)."""
     metadata = {_ENV: Variable(name, help, aliases)}
     if default is _MISSING:
@@ -76,7 +83,7 @@ def load(cls: type[T], environ: Mapping[str, str]) -> T:
                 problems.append(f"{var.name}: is required but not set ({var.help})")
             continue
         try:
-            values[field.name] = _converter.structure(text, field.type)
+            values[field.name] = _converter.structure(text, cast("type[Any]", field.type))
         except Exception as error:  # noqa: BLE001  cattrs wraps what a hook raises
             shown = "the value (not shown)" if _holds_secret(field.type) else repr(text)
             problems.append(f"{name}: {shown} is not allowed: {_reason(error)}")
@@ -107,7 +114,7 @@ def _holds_secret(kind: Any) -> bool:
     return kind is Secret or any(_holds_secret(arg) for arg in get_args(kind))
 
 
-# --- the text forms --------------------------------------------------------------------------------------------------
+# --- the text forms ---
 
 _TRUE: Final = frozenset({"true", "t", "yes", "y", "on", "1"})
 _FALSE: Final = frozenset({"false", "f", "no", "n", "off", "0"})
@@ -135,7 +142,7 @@ def _float(text: str) -> float:
         number = float(text)
     except ValueError:
         raise ValueError("use a number") from None
-    if number != number or number in (float("inf"), float("-inf")):
+    if not math.isfinite(number):
         raise ValueError("use a finite number")
     return number
 
@@ -184,24 +191,21 @@ def _is_optional(kind: Any) -> bool:
     return get_origin(kind) in (typing.Union, types.UnionType) and type(None) in get_args(kind)
 
 
+def _is(*wanted: Any) -> Callable[[Any], bool]:
+    return lambda kind: any(kind is each or get_origin(kind) is each for each in wanted)
+
+
 def _make_converter() -> cattrs.Converter:
     converter = cattrs.Converter()
+    hook = converter.register_structure_hook_func
     for kind, parse in _SIMPLE.items():
-        converter.register_structure_hook_func(
-            lambda t, kind=kind: t is kind, lambda text, _, parse=parse: parse(text)
-        )
-    converter.register_structure_hook_func(
-        lambda t: get_origin(t) is dict, lambda text, _: _json_object(text)
-    )
-    converter.register_structure_hook_func(_is_optional, _structure_optional)
-    converter.register_structure_hook_func(lambda t: get_origin(t) is Literal, _structure_literal)
-    converter.register_structure_hook_func(
-        lambda t: get_origin(t) is Annotated, _structure_annotated
-    )
+        hook(_is(kind), lambda text, _, parse=parse: parse(text))  # type: ignore[misc]
+    hook(_is(dict), lambda text, _: _json_object(text))
+    hook(_is_optional, _structure_optional)
+    hook(_is(Literal), _structure_literal)
+    hook(_is(Annotated), _structure_annotated)
     # A tuple of strings: separated by spaces or commas.
-    converter.register_structure_hook_func(
-        lambda t: t == tuple[str, ...], lambda text, _: tuple(text.replace(",", " ").split())
-    )
+    hook(_is(tuple), lambda text, _: tuple(text.replace(",", " ").split()))
     return converter
 
 

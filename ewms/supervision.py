@@ -43,7 +43,12 @@ async def keep_running(
             if trio.current_time() - started > cap:
                 delays = backoff(first, cap)
             delay = next(delays)
-            log.warning("child failed, starting it again", child=name, error=str(error), wait_s=round(delay, 1))
+            log.warning(
+                "child failed, starting it again",
+                child=name,
+                error=str(error),
+                wait_s=round(delay, 1),
+            )
             await trio.sleep(delay)
         else:
             raise AssertionError(f"{name} returned, but it must run for ever")

@@ -35,7 +35,7 @@ class Submitted:
 
 @attrs.frozen
 class Acted:
-    """How many jobs an action met (`TotalSuccess`; the cluster ad of a factory counts too) and how many it failed on."""
+    """How many jobs an action met (`TotalSuccess`; a factory's cluster ad counts too), and on how many it failed."""
 
     succeeded: int
     failed: int
@@ -63,13 +63,16 @@ class Schedd(Protocol):
     async def submit(self, description: Mapping[str, SubmitValue], *, count: int) -> Submitted:
         """`htcondor2.Schedd.submit` of one cluster with `count` procs."""
 
-    async def query(
-        self, constraint: str, projection: Sequence[str], *, cluster_ads: bool = False
-    ) -> list[Ad]:
-        """`htcondor2.Schedd.query`; with `cluster_ads` the ads of clusters are included (`QueryOpt.IncludeClusterAd`)."""
+    async def query(self, constraint: str, projection: Sequence[str], *, cluster_ads: bool = False) -> list[Ad]:
+        """`htcondor2.Schedd.query`; `cluster_ads` includes the ads of clusters (`QueryOpt.IncludeClusterAd`)."""
 
     async def history(
-        self, constraint: str, projection: Sequence[str], *, match: int | None = None, since: str | None = None
+        self,
+        constraint: str,
+        projection: Sequence[str],
+        *,
+        match: int | None = None,
+        since: str | None = None,
     ) -> list[Ad]:
         """`htcondor2.Schedd.history`, newest first."""
 

@@ -1,0 +1,1 @@
+"""The demo: the main job on one machine, from a start order to collected results."""
