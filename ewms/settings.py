@@ -200,7 +200,7 @@ def _make_converter() -> cattrs.Converter:
     hook = converter.register_structure_hook_func
     for kind, parse in _SIMPLE.items():
         # Not a predicate hook: cattrs's own hooks for int and bool would come first.
-        converter.register_structure_hook(kind, lambda text, _, parse=parse: parse(text))
+        converter.register_structure_hook(kind, lambda text, _, parse=parse: parse(text))  # type: ignore[misc]
     hook(_is(dict), lambda text, _: _json_object(text))
     hook(_is_optional, _structure_optional)
     hook(_is(Literal), _structure_literal)
