@@ -1,18 +1,99 @@
-"""Every way to run this project: `nox -l` lists the sessions, `nox -s NAME` runs one."""
+"""Every way to run this project: `nox -l` lists the sessions, `nox -s NAME` runs one.
+
+The sessions test the package as it is installed, not the work tree. A supported Python that is not on this machine
+is skipped with a word; `tests` runs on all that are.
+"""
+
+import os
+import sys
+from pathlib import Path
 
 import nox
 
 nox.needs_version = ">=2024.10.9"
 nox.options.sessions = ["lint", "typecheck", "tests"]
-# A supported Python that is not installed here is skipped, in CI too.
 nox.options.error_on_missing_interpreters = False
-nox.options.reuse_existing_virtualenvs = True
+nox.options.reuse_venv = "yes"
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PYPROJECT)
 
+# pyenv keeps its Pythons off the PATH; nox finds an interpreter only there.
+_PYENV = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+os.environ["PATH"] = os.pathsep.join([os.environ["PATH"], *(str(path) for path in sorted(_PYENV.glob("3.*/bin")))])
 
-def install(session: nox.Session, *extras: str, groups: tuple[str, ...] = ("tests",)) -> None:
-    """Install the package as a user gets it, plus dependency groups."""
-    wanted = [req for group in groups for req in nox.project.dependency_groups(PYPROJECT, group)]
-    session.install(f".[{','.join(extras)}]" if extras else ".", *wanted)
+
+def groups(*names: str) -> list[str]:
+    """The requirements of some of pyproject's dependency groups."""
+    return list(nox.project.dependency_groups(PYPROJECT, *names))
+
+
+def install(session: nox.Session, *extras: str, also: tuple[str, ...] = ()) -> None:
+    """Install the package as a user gets it, with extras, plus dependency groups."""
+    session.install("--upgrade", f".[{','.join(extras)}]", *groups(*also))
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Formatting, ruff, flake8-async, and the import rules."""
+    install(session, "demo", also=("lint",))
+    session.run("ruff", "format", "--check", ".")
+    session.run("ruff", "check", ".")
+    session.run("flake8-async")
+    session.run("lint-imports")
+
+
+@nox.session
+def typecheck(session: nox.Session) -> None:
+    """Strict mypy over the package and its tests."""
+    install(session, "all", also=("typecheck",))
+    session.run("mypy")
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """All fast tests, on every installed supported Python."""
+    install(session, "demo", also=("tests",))
+    session.run("pytest", "-m", "not pool and not broker", *session.posargs)
+
+
+@nox.session
+def integration(session: nox.Session) -> None:
+    """The tests against the real thing: HTCondor pool, RabbitMQ, Apptainer; and whole runs on the embedded one."""
+    install(session, "demo", also=("tests",))
+    wheel = build_wheel(session)
+    session.run("pytest", "tests/integration", *session.posargs, env={"EWMS_TEST_WHEEL": wheel})
+    session.run("pytest", "tests/contract", "-m", "pool or broker", *session.posargs, env={"EWMS_TEST_WHEEL": wheel})
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """The main job on this machine; `-- --pool` or `-- --embedded` forces one ground."""
+    install(session, "demo")
+    session.run("ewms", "demo", *session.posargs, env={"EWMS_DEMO_WHEEL": build_wheel(session)})
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure ours side by side with a reference, in one run; `-- --quick` proves that it works."""
+    install(session, "demo", also=("tests",))
+    session.run("python", "-m", "tests.bench", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation; warnings are errors."""
+    install(session, "demo", also=("docs",))
+    session.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", "docs/_build/html")
+    session.log(f"open {Path('docs/_build/html/index.html').resolve()}")
+
+
+def build_wheel(session: nox.Session) -> str:
+    """A wheel of this work tree, for the machines of the pool; its path."""
+    target = Path(session.create_tmp()).resolve() / "wheel"
+    session.run("python", "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(target), ".", silent=True)
+    return str(max(target.glob("*.whl"), key=lambda path: path.stat().st_mtime))
+
+
+if __name__ == "__main__":
+    sys.exit("run me with nox: python3 -m pip install nox && nox -l")
