@@ -49,6 +49,13 @@ class AtLeast:
     minimum: float
 
 
+@attrs.frozen
+class TextForm:
+    """For `Annotated[tuple[str, ...], TextForm(parse)]`: a text form of its own; `parse` raises `ValueError`."""
+
+    parse: Callable[[str], Any]
+
+
 def variable(
     name: str,
     help: str,  # noqa: A002
@@ -180,7 +187,8 @@ def _structure_literal(text: str, kind: Any) -> str:
 
 def _structure_annotated(text: str, kind: Any) -> Any:
     inner, *notes = get_args(kind)
-    value = _converter.structure(text, inner)
+    forms = [note.parse for note in notes if isinstance(note, TextForm)]
+    value = forms[0](text) if forms else _converter.structure(text, inner)
     for note in notes:
         if isinstance(note, AtLeast) and value is not None and value < note.minimum:
             raise ValueError(f"use a number of at least {note.minimum:g}")

@@ -1,0 +1,192 @@
+"""The settings of the TMS: names and meaning as operators' envfiles have them today, new ones under `TMS_`."""
+
+import re
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Final
+
+import attrs
+
+from ewms.contract import PILOT_ENV_PREFIXES
+from ewms.logs import LEVELS, LogFormat
+from ewms.secret import Secret
+from ewms.settings import AtLeast, SettingsError, TextForm, load, parse_bool, variable
+
+_BASE_REQUIREMENTS: Final = (
+    "ifthenelse(!isUndefined(HAS_SINGULARITY), HAS_SINGULARITY, HasSingularity)"
+    " && HAS_CVMFS_icecube_opensciencegrid_org"
+    " && HasUserNamespaces =?= true"
+)
+_EXCLUDED_GLIDEIN_SITES: Final = (
+    "AMNH",
+    "Kansas State University",
+    "NotreDame",
+    "Rhodes-HPC",
+    "SDSC-PRP",
+    "SU-ITS",
+    "San Diego Supercomputer Center",
+)
+_EXCLUDED_OSG_SITES: Final = ("Wichita State University",)
+_CVMFS_PILOT_PATH: Final = (
+    "/cvmfs/icecube.opensciencegrid.org/containers/ewms/observation-management-service/ewms-pilot"
+)
+_AUTH_VARIABLES: Final = {
+    "EWMS_TOKEN_URL": "the OpenID issuer, e.g. https://host/auth/realms/NAME",
+    "EWMS_CLIENT_ID": "the OAuth2 client of this TMS",
+    "EWMS_CLIENT_SECRET": "its secret",
+}
+
+
+def split_names(text: str) -> tuple[str, ...]:
+    """Names with spaces and commas in them: separated by `;` or new-lines, blanks around them ignored."""
+    return tuple(name for part in re.split(r"[;\n]", text) if (name := part.strip()))
+
+
+def parse_job_dir(text: str) -> Path:
+    """An absolute, normal path whose characters mean nothing in a submit description."""
+    path = Path(text)
+    if not path.is_absolute() or ".." in path.parts:
+        raise ValueError("use an absolute path without '..'")
+    if not re.fullmatch(r"[\w./+@:=-]+", text):
+        raise ValueError("use letters, digits and . _ - + @ : = only: HTCondor lists paths separated by commas")
+    return path
+
+
+def parse_level(text: str) -> str:
+    """A level of the standard library's logging, in any case."""
+    if (level := text.strip().upper()) in LEVELS:
+        return level
+    raise ValueError(f"use one of: {', '.join(LEVELS)}")
+
+
+def parse_image_sources(text: str) -> tuple[tuple[str, str], ...]:
+    """`NAME=IMAGE` pairs separated by `;`; `{tag}` in IMAGE stands for the order's tag."""
+    pairs = [pair.partition("=")[::2] for pair in split_names(text)]
+    for name, image in pairs:
+        if not name.strip() or not image.strip():
+            raise ValueError("use NAME=IMAGE pairs separated by ';', e.g. docker=docker://ghcr.io/group/pilot:{tag}")
+    return tuple((name.strip(), image.strip()) for name, image in pairs)
+
+
+Level = Annotated[str, TextForm(parse_level)]
+Seconds = Annotated[float, AtLeast(0)]
+Names = Annotated[tuple[str, ...], TextForm(split_names)]
+Argv = Annotated[tuple[str, ...], TextForm(lambda text: tuple(shlex.split(text)))]
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """Everything that the TMS can be told; one instance is read at the edge and handed down."""
+
+    # --- the WMS ---
+    wms_address: str = variable("EWMS_ADDRESS", "the WMS's base URL, e.g. https://ewms.example.org")
+    token_url: str = variable("EWMS_TOKEN_URL", _AUTH_VARIABLES["EWMS_TOKEN_URL"], default="")
+    client_id: str = variable("EWMS_CLIENT_ID", _AUTH_VARIABLES["EWMS_CLIENT_ID"], default="")
+    client_secret: Secret = variable("EWMS_CLIENT_SECRET", _AUTH_VARIABLES["EWMS_CLIENT_SECRET"], default=Secret(""))
+    no_auth: bool = variable("TMS_NO_AUTH", "speak to the WMS without tokens (local stands only)", default=False)
+
+    # --- where things are ---
+    job_dir: Annotated[Path, TextForm(parse_job_dir)] = variable(
+        "JOB_EVENT_LOG_DIR", "absolute path of the directory for job event logs and taskforce directories"
+    )
+    schedd_name: str | None = variable(
+        "TMS_SCHEDD_NAME", "this access point's name towards the WMS, instead of FULL_HOSTNAME", default=None
+    )
+    schedd_helper: Argv = variable(
+        "TMS_SCHEDD_HELPER",
+        "the command that speaks to the schedd, split like a shell does",
+        default=(sys.executable, "-m", "ewms.tms.condor.helper"),
+    )
+    schedd_timeout: Annotated[float, AtLeast(0.1)] = variable(
+        "TMS_SCHEDD_TIMEOUT", "s after which an unanswered schedd call is given up", default=60.0
+    )
+
+    # --- the pilots ---
+    cvmfs_pilot_path: str = variable(
+        "CVMFS_PILOT_PATH", "the pilot image's path; :TAG is appended", default=_CVMFS_PILOT_PATH
+    )
+    image_sources: Annotated[tuple[tuple[str, str], ...], TextForm(parse_image_sources)] = variable(
+        "TMS_IMAGE_SOURCES",
+        "more image sources: NAME=IMAGE pairs separated by ';', with {tag} in IMAGE; cvmfs and auto may be redefined",
+        default=(),
+    )
+    pilot_environment: str = variable(
+        "TMS_ENV_VARS_AND_VALS_ADD_TO_PILOT",
+        f"NAME=VALUE pairs separated by spaces for every pilot; names begin with {' or '.join(PILOT_ENV_PREFIXES)}",
+        default="",
+    )
+    base_requirements: str = variable(
+        "TMS_BASE_REQUIREMENTS",
+        "what every worker's machine must have, a ClassAd expression ('true' for no base)",
+        default=_BASE_REQUIREMENTS,
+    )
+    excluded_glidein_sites: Names = variable(
+        "TMS_EXCLUDED_GLIDEIN_SITES",
+        "values of GLIDEIN_Site to avoid, separated by ';' (';' alone for none)",
+        default=_EXCLUDED_GLIDEIN_SITES,
+    )
+    excluded_osg_sites: Names = variable(
+        "TMS_EXCLUDED_OSG_SITES",
+        "values of OSG_SITE_NAME to avoid, separated by ';' (';' alone for none)",
+        default=_EXCLUDED_OSG_SITES,
+    )
+    max_idle: Annotated[int, AtLeast(1)] = variable(
+        "TMS_MAX_IDLE", "idle workers of one taskforce that wait in the queue at a time", default=200
+    )
+    job_max_vacate_time: Annotated[int | None, AtLeast(1)] = variable(
+        "TMS_JOB_MAX_VACATE_TIME",
+        "s between a worker's SIGTERM and its SIGKILL; HTCondor's own value (600) when not set",
+        default=None,
+    )
+
+    # --- pace ---
+    outer_loop_wait: Seconds = variable(
+        "TMS_OUTER_LOOP_WAIT", "s between polls of the WMS when there was nothing to do", default=60.0
+    )
+    watcher_interval: Seconds = variable("TMS_WATCHER_INTERVAL", "s between reports to the WMS", default=180.0)
+    error_wait: Seconds = variable("TMS_ERROR_WAIT", "s of pause after a failed start or stop", default=10.0)
+    max_logging_interval: Annotated[float, AtLeast(1)] = variable(
+        "TMS_MAX_LOGGING_INTERVAL", "s within which something is logged, even when nothing happens", default=300.0
+    )
+
+    # --- how it runs and what it says ---
+    dryrun: bool = variable(
+        "DRYRUN", "print the submit description that would be used, and touch nothing", default=False
+    )
+    log_level: Level = variable("LOG_LEVEL", "level of our own log lines", default="INFO")
+    log_level_third_party: Level = variable(
+        "LOG_LEVEL_THIRD_PARTY", "level of the libraries' log lines", default="WARNING"
+    )
+    log_format: LogFormat = variable("TMS_LOG_FORMAT", "text (for people) or json (for collectors)", default="text")
+
+    @property
+    def state_dir(self) -> Path:
+        """Where the TMS keeps its own state: lock, ledger, reader checkpoints."""
+        return self.job_dir / ".tms"
+
+
+def read(environ: Mapping[str, str]) -> Settings:
+    """The settings from `environ`; raises `SettingsError` with every problem at once."""
+    problems = _auth_problems(environ)
+    try:
+        settings = load(Settings, environ)
+    except SettingsError as error:
+        raise SettingsError((*error.problems, *problems)) from None
+    if problems:
+        raise SettingsError(problems)
+    return settings
+
+
+def _auth_problems(environ: Mapping[str, str]) -> list[str]:
+    try:
+        if parse_bool(environ.get("TMS_NO_AUTH", "") or "false"):
+            return []
+    except ValueError:
+        pass  # reported by `load`, with the others
+    return [
+        f"{name}: is required but not set ({help_text}); only a local stand may do without: TMS_NO_AUTH=true"
+        for name, help_text in _AUTH_VARIABLES.items()
+        if not environ.get(name, "").strip()
+    ]
