@@ -3,16 +3,18 @@
 import re
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import attrs
 
 from ewms.contract import PILOT_ENV_PREFIXES
 from ewms.logs import LEVELS, LogFormat
 from ewms.secret import Secret
-from ewms.settings import AtLeast, SettingsError, TextForm, load, parse_bool, variable
+from ewms.settings import AtLeast, TextForm, load, variable
+from ewms.tms.errors import OrderRefused
+from ewms.tms.submit_language import checked
 
 _BASE_REQUIREMENTS: Final = (
     "ifthenelse(!isUndefined(HAS_SINGULARITY), HAS_SINGULARITY, HasSingularity)"
@@ -32,16 +34,24 @@ _EXCLUDED_OSG_SITES: Final = ("Wichita State University",)
 _CVMFS_PILOT_PATH: Final = (
     "/cvmfs/icecube.opensciencegrid.org/containers/ewms/observation-management-service/ewms-pilot"
 )
-_AUTH_VARIABLES: Final = {
+_AUTH_HELP: Final = {
     "EWMS_TOKEN_URL": "the OpenID issuer, e.g. https://host/auth/realms/NAME",
     "EWMS_CLIENT_ID": "the OAuth2 client of this TMS",
     "EWMS_CLIENT_SECRET": "its secret",
 }
 
 
+def plain(text: str) -> str:
+    """A text that means only itself in a submit description."""
+    try:
+        return checked("here", text)
+    except OrderRefused as error:
+        raise ValueError(str(error).removeprefix("here: ")) from None
+
+
 def split_names(text: str) -> tuple[str, ...]:
     """Names with spaces and commas in them: separated by `;` or new-lines, blanks around them ignored."""
-    return tuple(name for part in re.split(r"[;\n]", text) if (name := part.strip()))
+    return tuple(plain(name) for part in re.split(r"[;\n]", text) if (name := part.strip()))
 
 
 def parse_job_dir(text: str) -> Path:
@@ -71,6 +81,7 @@ def parse_image_sources(text: str) -> tuple[tuple[str, str], ...]:
 
 
 Level = Annotated[str, TextForm(parse_level)]
+Plain = Annotated[str, TextForm(plain)]
 Seconds = Annotated[float, AtLeast(0)]
 Names = Annotated[tuple[str, ...], TextForm(split_names)]
 Argv = Annotated[tuple[str, ...], TextForm(lambda text: tuple(shlex.split(text)))]
@@ -82,9 +93,9 @@ class Settings:
 
     # --- the WMS ---
     wms_address: str = variable("EWMS_ADDRESS", "the WMS's base URL, e.g. https://ewms.example.org")
-    token_url: str = variable("EWMS_TOKEN_URL", _AUTH_VARIABLES["EWMS_TOKEN_URL"], default="")
-    client_id: str = variable("EWMS_CLIENT_ID", _AUTH_VARIABLES["EWMS_CLIENT_ID"], default="")
-    client_secret: Secret = variable("EWMS_CLIENT_SECRET", _AUTH_VARIABLES["EWMS_CLIENT_SECRET"], default=Secret(""))
+    token_url: str = variable("EWMS_TOKEN_URL", _AUTH_HELP["EWMS_TOKEN_URL"], default="")
+    client_id: str = variable("EWMS_CLIENT_ID", _AUTH_HELP["EWMS_CLIENT_ID"], default="")
+    client_secret: Secret = variable("EWMS_CLIENT_SECRET", _AUTH_HELP["EWMS_CLIENT_SECRET"], default=Secret(""))
     no_auth: bool = variable("TMS_NO_AUTH", "speak to the WMS without tokens (local stands only)", default=False)
 
     # --- where things are ---
@@ -104,7 +115,7 @@ class Settings:
     )
 
     # --- the pilots ---
-    cvmfs_pilot_path: str = variable(
+    cvmfs_pilot_path: Plain = variable(
         "CVMFS_PILOT_PATH", "the pilot image's path; :TAG is appended", default=_CVMFS_PILOT_PATH
     )
     image_sources: Annotated[tuple[tuple[str, str], ...], TextForm(parse_image_sources)] = variable(
@@ -117,7 +128,7 @@ class Settings:
         f"NAME=VALUE pairs separated by spaces for every pilot; names begin with {' or '.join(PILOT_ENV_PREFIXES)}",
         default="",
     )
-    base_requirements: str = variable(
+    base_requirements: Plain = variable(
         "TMS_BASE_REQUIREMENTS",
         "what every worker's machine must have, a ClassAd expression ('true' for no base)",
         default=_BASE_REQUIREMENTS,
@@ -166,27 +177,20 @@ class Settings:
         """Where the TMS keeps its own state: lock, ledger, reader checkpoints."""
         return self.job_dir / ".tms"
 
+    @staticmethod
+    def problems_between(values: Mapping[str, Any]) -> Iterable[str]:
+        """What is wrong with several settings together: no tokens unless that is asked for."""
+        if values.get("no_auth"):
+            return []
+        return [
+            f"{name}: is required but not set ({_AUTH_HELP[name]}); only a local stand may do without: TMS_NO_AUTH=true"
+            for name, value in zip(
+                _AUTH_HELP, (values["token_url"], values["client_id"], values["client_secret"]), strict=True
+            )
+            if not value
+        ]
+
 
 def read(environ: Mapping[str, str]) -> Settings:
     """The settings from `environ`; raises `SettingsError` with every problem at once."""
-    problems = _auth_problems(environ)
-    try:
-        settings = load(Settings, environ)
-    except SettingsError as error:
-        raise SettingsError((*error.problems, *problems)) from None
-    if problems:
-        raise SettingsError(problems)
-    return settings
-
-
-def _auth_problems(environ: Mapping[str, str]) -> list[str]:
-    try:
-        if parse_bool(environ.get("TMS_NO_AUTH", "") or "false"):
-            return []
-    except ValueError:
-        pass  # reported by `load`, with the others
-    return [
-        f"{name}: is required but not set ({help_text}); only a local stand may do without: TMS_NO_AUTH=true"
-        for name, help_text in _AUTH_VARIABLES.items()
-        if not environ.get(name, "").strip()
-    ]
+    return load(Settings, environ)
