@@ -1,1 +1,1 @@
-"""The WMS REST client: its objects, its authentication, its calls."""
+"""The client of the Workflow Management Service: what the TMS knows of REST lives here."""

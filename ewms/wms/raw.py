@@ -1,0 +1,56 @@
+"""What raw answers of the WMS tell: entries of a phase log, results of a batch, pages. Pure.
+
+They are read from raw JSON, not from models: a taskforce that is malformed elsewhere must still be reportable.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from ewms.wms.errors import WMSMalformed
+from ewms.wms.models import Phase
+
+
+def count_failures(taskforce: Any, target: str) -> int:
+    """How many failed attempts at the phase `target` the taskforce's log holds."""
+    return sum(1 for entry in _entries(taskforce) if _is(entry, target, succeeded=False))
+
+
+def is_completed(taskforce: Any, condor_complete_ts: int) -> bool:
+    """Whether the completion at this time has arrived (a late `condor-rm` may have changed the phase since)."""
+    if isinstance(taskforce, dict) and taskforce.get("phase") == Phase.CONDOR_COMPLETE:
+        return True
+    return any(
+        _is(entry, Phase.CONDOR_COMPLETE, succeeded=True) and entry.get("source_event_time") == condor_complete_ts
+        for entry in _entries(taskforce)
+    )
+
+
+def _entries(taskforce: Any) -> Iterator[dict[str, Any]]:
+    entries = taskforce.get("phase_change_log") if isinstance(taskforce, dict) else None
+    return (entry for entry in entries if isinstance(entry, dict)) if isinstance(entries, list) else iter(())
+
+
+def _is(entry: dict[str, Any], target: str, *, succeeded: bool) -> bool:
+    return entry.get("target_phase") == target and entry.get("was_successful") is succeeded
+
+
+def failed_uuids(answer: Any) -> frozenset[str]:
+    """The taskforces of a status batch that the WMS does not know (the `results` of a 207; a 200 has none)."""
+    results = answer.get("results") if isinstance(answer, dict) else None
+    if results is None:
+        return frozenset()
+    try:
+        return frozenset(result["uuid"] for result in results if result["status"] == "failed")
+    except (KeyError, TypeError):
+        raise WMSMalformed("answer to a status batch", ["expected results: [{uuid, status}]"]) from None
+
+
+def read_page(answer: Any) -> tuple[list[dict[str, Any]], str | None]:
+    """The taskforces of one page and the cursor of the next (None: this was the last)."""
+    taskforces = answer.get("taskforces") if isinstance(answer, dict) else None
+    if not isinstance(taskforces, list) or not all(isinstance(each, dict) for each in taskforces):
+        raise WMSMalformed("page", ["expected taskforces: [objects]"])
+    after = answer.get("next_after")
+    if after is not None and not isinstance(after, str):
+        raise WMSMalformed("page", ["expected next_after: a string or null"])
+    return taskforces, after
