@@ -1,0 +1,236 @@
+"""The client of the helper processes, with a helper program that hangs, dies and talks garbage."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from ewms.tms.condor import schedd as schedd_module
+from ewms.tms.condor.base import CondorRefused, CondorUnreachable, Schedd, Value
+from ewms.tms.condor.schedd import open_schedd
+
+FAKE = Path(__file__).with_name("fake_schedd_helper.py")
+
+
+class Fake:
+    """The command line of the fake, and which processes were started with it."""
+
+    def __init__(self, pids: Path) -> None:
+        self._pids = pids
+        self.command = [sys.executable, "-I", "-S", str(FAKE), str(pids)]
+
+    def started(self) -> list[int]:
+        return [int(line) for line in self._pids.read_text().split()] if self._pids.exists() else []
+
+    def alive(self) -> list[int]:
+        return [pid for pid in self.started() if is_alive(pid)]
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.fixture
+def fake(tmp_path: Path) -> Fake:
+    return Fake(tmp_path / "pids")
+
+
+async def ask(schedd: Schedd, how: str) -> dict[str, Value]:
+    (ad,) = await schedd.query(how, ["ClusterId"])
+    return dict(ad)
+
+
+async def test_helpers_start_lazily_and_are_kept(fake: Fake) -> None:
+    async with open_schedd(fake.command) as schedd:
+        assert fake.started() == []
+        first = await ask(schedd, "x")
+        assert await ask(schedd, "y") == first | {"args": {**args("y")}}
+        assert len(fake.started()) == 1
+    assert fake.alive() == []
+
+
+def args(constraint: str) -> dict[str, Any]:
+    return {"constraint": constraint, "projection": ["ClusterId"], "cluster_ads": False}
+
+
+async def test_a_hanging_query_does_not_delay_an_act(fake: Fake) -> None:
+    async with open_schedd(fake.command) as schedd, trio.open_nursery() as nursery:
+        nursery.start_soon(ask, schedd, "hang")
+        await trio.lowlevel.checkpoint()
+        with pytest.raises(CondorRefused, match="told so"):
+            await schedd.act("remove", "refused told so", reason="r")
+        assert len(fake.started()) == 2
+        nursery.cancel_scope.cancel()
+    assert fake.alive() == []
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("die", "ended (exit status 1): dying words"),
+        ("garbage", "answered with garbage"),
+        ("half", "ended (exit status 3)"),
+        ("strange", "answered request 99 in place of 1"),
+        ("unreachable no daemon", "no daemon"),
+        ("hang", "no answer to query within 0.3 s"),
+    ],
+)
+async def test_without_a_proper_answer_the_schedd_is_unreachable_and_the_next_call_has_a_new_helper(
+    fake: Fake, how: str, words: str
+) -> None:
+    async with open_schedd(fake.command, call_timeout=0.3 if how == "hang" else 60) as schedd:
+        with pytest.raises(CondorUnreachable) as failure:
+            await ask(schedd, how)
+        assert words in str(failure.value)
+        assert fake.alive() == []
+        await ask(schedd, "fine")
+        assert len(fake.started()) == 2
+
+
+async def test_a_refusal_keeps_the_helper(fake: Fake) -> None:
+    async with open_schedd(fake.command) as schedd:
+        with pytest.raises(CondorRefused, match="in HTCondor's words"):
+            await ask(schedd, "refused in HTCondor's words")
+        await ask(schedd, "fine")
+        assert len(fake.started()) == 1
+
+
+async def test_a_bug_is_not_a_condor_error(fake: Fake) -> None:
+    async with open_schedd(fake.command) as schedd:
+        with pytest.raises(RuntimeError, match="unexpected keyword"):
+            await ask(schedd, "bug unexpected keyword")
+
+
+async def test_a_helper_that_does_not_start_is_unreachable() -> None:
+    async with open_schedd(["/no/such/program"]) as schedd:
+        with pytest.raises(CondorUnreachable, match="did not start"):
+            await ask(schedd, "x")
+
+
+async def test_large_answers_and_floods_of_stderr_pass(fake: Fake) -> None:
+    async with open_schedd(fake.command) as schedd:
+        assert len(str((await ask(schedd, "large"))["text"])) == 3_000_000
+        await ask(schedd, "flood")
+        assert len(fake.started()) == 1
+
+
+async def test_calls_of_many_tasks_take_turns(fake: Fake) -> None:
+    answers: list[dict[str, Any]] = []
+
+    async def one(text: str) -> None:
+        answers.append(await ask(schedd, text))
+
+    async with open_schedd(fake.command) as schedd:
+        async with trio.open_nursery() as nursery:
+            for n in range(10):
+                nursery.start_soon(one, f"n{n}")
+        assert len(fake.started()) == 1
+    assert {answer["args"]["constraint"] for answer in answers} == {f"n{n}" for n in range(10)}
+
+
+async def test_the_turn_of_a_cancelled_call_is_given_on(fake: Fake) -> None:
+    async with open_schedd(fake.command) as schedd:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask, schedd, "hang")
+            await trio.sleep(0.1)
+            waiting = trio.CancelScope()
+
+            async def wait_and_be_cancelled() -> None:
+                with waiting:
+                    await ask(schedd, "never asked")
+
+            nursery.start_soon(wait_and_be_cancelled)
+            await trio.lowlevel.checkpoint()
+            waiting.cancel()
+            await trio.lowlevel.checkpoint()
+            assert len(fake.alive()) == 1
+            nursery.cancel_scope.cancel()
+        assert fake.alive() == []
+        await ask(schedd, "fine")
+
+
+@pytest.mark.parametrize("start_before", [False, True], ids=["starting", "started"])
+async def test_cancelled_at_any_await_no_helper_is_left_and_the_next_call_works(fake: Fake, start_before: bool) -> None:
+    for ticks in range(14):
+        async with open_schedd(fake.command) as schedd:
+            if start_before:
+                await ask(schedd, "fine")
+            before = len(fake.alive())
+            with trio.CancelScope() as scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(_cancel_after, ticks, scope.cancel)
+                    nursery.start_soon(ask, schedd, "hang")
+            assert scope.cancelled_caught
+            # Only a call that was cancelled before its turn leaves the helper as it is.
+            assert len(fake.alive()) == 0 or (ticks == 0 and len(fake.alive()) == before)
+            if ticks % 7 == 6:
+                await ask(schedd, "fine")
+        assert fake.alive() == []
+
+
+async def _cancel_after(ticks: int, cancel: Callable[[], None]) -> None:
+    for _ in range(ticks):
+        await trio.lowlevel.checkpoint()
+    if ticks > 10:
+        await trio.sleep(0.02)
+    cancel()
+
+
+async def test_a_helper_that_ignores_the_end_of_its_input_is_killed(
+    fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schedd_module, "CLOSE_GRACE", 0.1)
+    async with open_schedd(fake.command) as schedd:
+        await ask(schedd, "stdin-ignored")
+    assert fake.alive() == []
+
+
+async def test_an_error_of_the_body_passes_unwrapped_and_helpers_end(fake: Fake) -> None:
+    async def fail() -> None:
+        async with open_schedd(fake.command) as schedd:
+            await ask(schedd, "fine")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        await fail()
+    assert fake.alive() == []
+
+
+async def test_pass_fds_and_env_reach_the_helper(tmp_path: Path) -> None:
+    program = (
+        "import json,os,sys\n"
+        "fd=int(sys.argv[1]); sys.stdin.readline()\n"
+        "print(json.dumps({'id': 1, 'ok': os.readlink(f'/proc/self/fd/{fd}') + os.environ['MARK']}), flush=True)\n"
+    )
+    with (tmp_path / "lock").open("w") as lock:
+        command = [sys.executable, "-I", "-S", "-c", program, str(lock.fileno())]
+        async with open_schedd(command, pass_fds=[lock.fileno()], env={"MARK": "!"}) as schedd:
+            assert await schedd.parse("x") == f"{tmp_path}/lock!"
+
+
+async def test_what_each_call_sends(fake: Fake) -> None:
+    program = (
+        "import json,sys\n"
+        "for line in sys.stdin:\n"
+        "    r=json.loads(line); v={'cluster_id': 7, 'n_procs': 3, 'succeeded': 2, 'failed': 1}\n"
+        "    sys.stderr.write(line); sys.stderr.flush()\n"
+        "    v = [r['args']] if r['call'] in ('query', 'history') else v if r['call'] in ('submit', 'act') else line\n"
+        "    print(json.dumps({'id': r['id'], 'ok': v}), flush=True)\n"
+    )
+    async with open_schedd([sys.executable, "-I", "-S", "-c", program]) as schedd:
+        submitted = await schedd.submit({"log": "/x"}, count=3)
+        assert (submitted.cluster_id, submitted.n_procs) == (7, 3)
+        acted = await schedd.act("hold", "ClusterId == 7", reason="why")
+        assert (acted.succeeded, acted.failed) == (2, 1)
+        assert await schedd.history("c", ["A"], match=1, since="5") == [
+            {"constraint": "c", "projection": ["A"], "match": 1, "since": "5"}
+        ]
+        assert '"name": "LOG"' in str(await schedd.param("LOG"))
