@@ -1,0 +1,70 @@
+"""Write the reference pages from the code: what it says cannot grow stale."""
+
+import types
+import typing
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin
+
+import attrs
+
+from ewms.pilot.settings import PilotSettings
+from ewms.secret import Secret
+from ewms.settings import AtLeast, variables
+from ewms.tms.settings import TMSSettings
+
+PAGES = {
+    "tms-settings": ("The TMS's settings", TMSSettings),
+    "pilot-settings": ("The pilot's settings", PilotSettings),
+}
+
+
+def write_reference(directory: Path) -> None:
+    """One page for each settings class."""
+    directory.mkdir(exist_ok=True)
+    for name, (title, cls) in PAGES.items():
+        (directory / f"{name}.md").write_text(page(title, cls))
+
+
+def page(title: str, cls: type) -> str:
+    """A table with every variable of a settings class."""
+    attrs.resolve_types(cls, include_extras=True)  # type: ignore[type-var]
+    lines = [
+        f"# {title}",
+        "",
+        "All are environment variables, read once at the start. Every bad value is told at once.",
+        "",
+        "| variable | type | default | meaning |",
+        "|---|---|---|---|",
+    ]
+    for field, var in variables(cls):
+        names = ", ".join(f"`{name}`" for name in (var.name, *var.aliases))
+        meaning = var.help.replace("|", "\\|").replace("\n", " ")
+        lines.append(f"| {names} | {type_name(field.type)} | {default_text(field.default)} | {meaning} |")
+    return "\n".join(lines) + "\n"
+
+
+def type_name(kind: Any) -> str:
+    """A type in an operator's words."""
+    if get_origin(kind) is Annotated:
+        inner, *notes = get_args(kind)
+        bounds = [f" ≥ {note.minimum:g}" for note in notes if isinstance(note, AtLeast)]
+        return type_name(inner) + "".join(bounds)
+    if get_origin(kind) in (typing.Union, types.UnionType):
+        return " or ".join(type_name(arg) for arg in get_args(kind) if arg is not type(None))
+    if get_origin(kind) is typing.Literal:
+        return " \\| ".join(f"`{arg}`" for arg in get_args(kind))
+    names = {Secret: "secret", dict: "JSON object", tuple: "list"}
+    return names.get(get_origin(kind) or kind, getattr(kind, "__name__", str(kind)))
+
+
+def default_text(default: Any) -> str:
+    """A default as it would be written in an envfile."""
+    if default is attrs.NOTHING:
+        return "**required**"
+    if isinstance(default, attrs.Factory):  # type: ignore[arg-type]
+        default = default.factory()
+    if default is None or default in ((), {}, ""):
+        return "none"
+    if isinstance(default, tuple):
+        return f"`{'; '.join(map(str, default))}`"
+    return "`" + str(default).replace("|", "\\|") + "`"

@@ -1,0 +1,62 @@
+"""Fixtures that several suites share: the real things are started once a session, and only when a test asks."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ewms.testing.held import held
+
+if TYPE_CHECKING:
+    from ewms.testing.broker import RabbitServer
+    from ewms.testing.pool import Pool
+
+
+def say(text: str) -> None:
+    """Progress, straight to the terminal: building a pool takes a minute."""
+    print(f"  … {text}", file=__import__("sys").__stderr__, flush=True)
+
+
+@pytest.fixture(scope="session")
+def session_dir() -> Iterator[Path]:
+    """A directory that an ordinary user may walk into (pytest's own is closed to others)."""
+    directory = Path(tempfile.mkdtemp(prefix="ewms-tests-"))
+    directory.chmod(0o755)
+    yield directory
+    if os.environ.get("EWMS_TEST_KEEP") is None:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def pool(session_dir: Path) -> "Iterator[Pool]":
+    """A real HTCondor pool with RabbitMQ, shared by the session."""
+    from ewms.testing.pool import PoolUnavailable, open_pool
+
+    wheel = os.environ.get("EWMS_TEST_WHEEL")
+    work_dir = session_dir / "pool"
+    work_dir.mkdir()
+    try:
+        with held(partial(open_pool, work_dir, progress=say, wheel=Path(wheel) if wheel else None)) as opened:
+            yield opened
+    except PoolUnavailable as error:
+        pytest.skip(f"no real pool here: {error}")
+
+
+@pytest.fixture(scope="session")
+def rabbit(session_dir: Path) -> "Iterator[RabbitServer]":
+    """A real RabbitMQ server without a pool around it, shared by the session."""
+    from ewms.testing.broker import open_rabbitmq
+    from ewms.testing.pool import PoolUnavailable
+
+    work_dir = session_dir / "rabbit"
+    work_dir.mkdir()
+    try:
+        with held(partial(open_rabbitmq, work_dir, progress=say)) as opened:
+            yield opened
+    except PoolUnavailable as error:
+        pytest.skip(f"no RabbitMQ here: {error}")
