@@ -38,6 +38,12 @@ def is_alive(pid: int) -> bool:
     return True
 
 
+async def until_started(fake: Fake, helpers: int) -> None:
+    with trio.fail_after(10):
+        while len(fake.started()) < helpers:
+            await trio.sleep(0.01)
+
+
 @pytest.fixture
 def fake(tmp_path: Path) -> Fake:
     return Fake(tmp_path / "pids")
@@ -64,7 +70,7 @@ def args(constraint: str) -> dict[str, Any]:
 async def test_a_hanging_query_does_not_delay_an_act(fake: Fake) -> None:
     async with open_schedd(fake.command) as schedd, trio.open_nursery() as nursery:
         nursery.start_soon(ask, schedd, "hang")
-        await trio.lowlevel.checkpoint()
+        await until_started(fake, 1)
         with pytest.raises(CondorRefused, match="told so"):
             await schedd.act("remove", "refused told so", reason="r")
         assert len(fake.started()) == 2
@@ -140,7 +146,7 @@ async def test_the_turn_of_a_cancelled_call_is_given_on(fake: Fake) -> None:
     async with open_schedd(fake.command) as schedd:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ask, schedd, "hang")
-            await trio.sleep(0.1)
+            await until_started(fake, 1)
             waiting = trio.CancelScope()
 
             async def wait_and_be_cancelled() -> None:
