@@ -16,16 +16,22 @@ ADAPTERS: Final = {
     "local": "ewms.pilot.brokers.local",
     "rabbitmq": "ewms.pilot.brokers.rabbitmq",
 }
-"""Broker type → module with `connect(address, auth_token) -> AbstractAsyncContextManager[Broker]`."""
+"""Broker type → module with `connect(address, auth_token, *, give_up_after) -> AbstractAsyncContextManager[Broker]`."""
+
+DEFAULT_GIVE_UP_AFTER: Final = 600.0
+"""How long (s) a broker may be out of reach before its users are told `BrokerLost`."""
 
 _NEEDS_ASYNCIO: Final = frozenset({"rabbitmq"})
 
 
-def open_broker(broker_type: str, address: str, auth_token: Secret) -> AbstractAsyncContextManager[Broker]:
-    """Connect to one broker.
+def open_broker(
+    broker_type: str, address: str, auth_token: Secret, *, give_up_after: float = DEFAULT_GIVE_UP_AFTER
+) -> AbstractAsyncContextManager[Broker]:
+    """Connect to one broker; it is entered once the connection stands, and reconnects for up to `give_up_after` s.
 
-    Raises:
-        BrokerRefused: no such broker type, or its client cannot be used here.
+    Raises (here, or when it is entered):
+        BrokerRefused: no such broker type, its client cannot be used here, or the broker refused us.
+        BrokerLost: the broker is out of reach, and trying again was given up.
     """
     try:
         module = ADAPTERS[broker_type]
@@ -44,5 +50,5 @@ def open_broker(broker_type: str, address: str, auth_token: Secret) -> AbstractA
             f"the {broker_type} adapter needs a package that is not installed ({error}); "
             f"pip install 'ewms-htcondor[pilot]'"
         ) from error
-    broker: AbstractAsyncContextManager[Broker] = adapter.connect(address, auth_token)
+    broker: AbstractAsyncContextManager[Broker] = adapter.connect(address, auth_token, give_up_after=give_up_after)
     return broker
