@@ -1,0 +1,57 @@
+"""One taskforce's entry in the ledger, and its text form (pure)."""
+
+import json
+from collections.abc import Mapping
+
+import attrs
+import cattrs
+
+from ewms.tms.errors import LedgerDamaged
+
+
+@attrs.frozen(kw_only=True)
+class Entry:
+    """One taskforce. Times are epoch s, None for what has not happened."""
+
+    taskforce_uuid: str
+    log_path: str
+    """The job event log that the submit names; midnight may pass before it is repeated."""
+    n_workers: int
+    intended_at: float
+    cluster_id: int | None = None
+    submit_dict: Mapping[str, str | int] = attrs.field(factory=dict)
+    confirmed_at: float | None = None
+    withdrawn_at: float | None = None
+    stopped_at: float | None = None
+    ended_at: float | None = None
+    """When the cluster ended, as told to the WMS."""
+    completed_at: float | None = None
+    """When the WMS accepted that."""
+
+    @property
+    def is_unsettled(self) -> bool:
+        """There may be a cluster of which the WMS does not know."""
+        return self.confirmed_at is None and self.withdrawn_at is None
+
+    @property
+    def is_over(self) -> bool:
+        """Nothing will happen to this taskforce any more."""
+        return self.withdrawn_at is not None or self.completed_at is not None
+
+
+def parse(content: bytes) -> Entry:
+    """An entry from its file; unknown keys (a newer version's) are ignored. Raises `LedgerDamaged`."""
+    try:
+        return _converter.structure(json.loads(content), Entry)
+    except (ValueError, cattrs.BaseValidationError) as error:
+        raise LedgerDamaged(f"{type(error).__name__}: not a ledger entry") from error
+
+
+def serialize(entry: Entry) -> bytes:
+    """The file of an entry."""
+    return json.dumps(attrs.asdict(entry), indent=1).encode() + b"\n"
+
+
+_converter = cattrs.Converter()
+# A submit description's values keep their types.
+_converter.register_structure_hook(str | int, lambda value, _: value)

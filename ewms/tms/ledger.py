@@ -1,0 +1,91 @@
+"""What the TMS did for each taskforce, on disk: one small JSON file each, atomic and synced, no secrets in it.
+
+The order of a taskforce's life here: intended → submitted → confirmed → stopped → completed, or withdrawn. An intent
+without a cluster id means that a submit may have happened: whoever finds one looks into queue, history and log first.
+"""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+import structlog
+import trio
+
+from ewms.tms.entries import Entry, parse, serialize
+from ewms.tms.errors import LedgerDamaged
+from ewms.tms.files import write_atomically
+
+log = structlog.stdlib.get_logger(__name__)
+
+_CREATED = "created"
+
+
+class Ledger:
+    """The directory of entries. Small synchronous core; the async methods do the same in a thread."""
+
+    def __init__(self, directory: Path) -> None:
+        """Open, or make, the ledger in `directory`; raises OSError when that cannot be."""
+        self._directory = directory
+        directory.mkdir(parents=True, exist_ok=True)
+        created = directory / _CREATED
+        if not created.exists():
+            write_atomically(created, f"{time.time()}\n".encode())
+        self.created_at = _created_at(created)
+        """Epoch s; of an order older than this, the ledger may not know the whole story."""
+
+    async def read(self, uuid: str) -> Entry | None:
+        """The entry of `uuid`; one that cannot be read counts as an intent of which nothing more is known."""
+        return await trio.to_thread.run_sync(self.read_now, uuid)
+
+    async def write(self, entry: Entry) -> None:
+        """Make `entry` the taskforce's entry, durably; raises OSError when it could not be."""
+        await trio.to_thread.run_sync(self.write_now, entry)
+
+    async def update(self, uuid: str, **changes: Any) -> None:
+        """Change fields of an entry, where there is one (there is none for clusters of today's TMS)."""
+        entry = await self.read(uuid)
+        if entry is not None:
+            await self.write(attrs.evolve(entry, **changes))
+
+    async def entries(self) -> list[Entry]:
+        """Every entry."""
+        return await trio.to_thread.run_sync(lambda: list(self._all()))
+
+    async def prune(self, before: float) -> int:
+        """Forget what was over before this epoch s; returns how many."""
+        old = [entry for entry in await self.entries() if entry.is_over and entry.intended_at < before]
+        for entry in old:
+            self._path(entry.taskforce_uuid).unlink(missing_ok=True)
+        return len(old)
+
+    def read_now(self, uuid: str) -> Entry | None:
+        """As `read`, without a thread."""
+        path = self._path(uuid)
+        try:
+            return parse(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except LedgerDamaged as error:
+            log.error("ledger entry is damaged, looking everywhere for its cluster", file=str(path), error=str(error))
+            return Entry(taskforce_uuid=uuid, log_path="", n_workers=0, intended_at=0)
+
+    def write_now(self, entry: Entry) -> None:
+        """As `write`, without a thread."""
+        write_atomically(self._path(entry.taskforce_uuid), serialize(entry))
+
+    def _all(self) -> Iterator[Entry]:
+        for path in sorted(self._directory.glob("*.json")):
+            if (entry := self.read_now(path.stem)) is not None:
+                yield entry
+
+    def _path(self, uuid: str) -> Path:
+        return self._directory / f"{uuid}.json"
+
+
+def _created_at(path: Path) -> float:
+    try:
+        return float(path.read_text())
+    except ValueError:
+        return time.time()  # looks further back than needed, never less
