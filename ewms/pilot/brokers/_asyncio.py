@@ -1,0 +1,69 @@
+"""The border to asyncio: the only importer of trio_asyncio, and all that the broker adapters use of it.
+
+Three things are done here that trio_asyncio leaves to its users. A cancelled call is left at once, while its asyncio
+task winds down by itself: client libraries may swallow or delay a cancellation. An error in one of a library's own
+background tasks is logged instead of tearing the loop, and the pilot with it, down. And a call runs in its own loop,
+not in the one that was opened last.
+"""
+
+import asyncio
+import contextvars
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import structlog
+import trio
+import trio_asyncio
+
+_T = TypeVar("_T")
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class Border:
+    """One asyncio loop inside Trio."""
+
+    def __init__(self, loop: trio_asyncio.TrioEventLoop) -> None:
+        self._loop = loop
+
+    async def call(self, function: Callable[[], Awaitable[_T]]) -> _T:
+        """Run an asyncio function; its errors come out unchanged, an `asyncio.CancelledError` of its own too."""
+        # With several loops open, the innermost would be "the running one" in all tasks.
+        context = contextvars.copy_context()
+        context.run(trio_asyncio.current_loop.set, self._loop)
+        task: asyncio.Task[_T] = self._loop.create_task(_run(function), context=context)
+        done = trio.Event()
+        task.add_done_callback(lambda _: done.set())
+        try:
+            await done.wait()
+        except trio.Cancelled:
+            task.add_done_callback(_retrieve)
+            task.cancel()
+            raise
+        return task.result()
+
+
+@asynccontextmanager
+async def open_border() -> AsyncIterator[Border]:
+    """An asyncio loop that lives as long as this context; what the body raises comes out in exception groups."""
+    async with trio_asyncio.open_loop() as loop:
+        loop.set_exception_handler(_log_background_error)
+        yield Border(loop)
+
+
+async def _run(function: Callable[[], Awaitable[_T]]) -> _T:
+    return await function()
+
+
+def _retrieve(task: "asyncio.Task[Any]") -> None:
+    if not task.cancelled():
+        task.exception()
+
+
+def _log_background_error(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    log.debug(
+        "error in a background task of a broker client",
+        message=context.get("message"),
+        error=repr(context.get("exception")),
+    )
