@@ -64,11 +64,11 @@ class Wire:
         async def keep(message: Message) -> None:
             messages.append(message)
 
+        if not fault.after:
+            await trio.sleep(fault.delay)
         if fault.after or not fault.replaces_answer:
-            if not fault.after:
-                await trio.sleep(fault.delay)
             await self._app(scope, _replay(body), keep)
-        if fault.after or fault.replaces_answer:
+        if fault.after:
             await trio.sleep(fault.delay)
         if fault.replaces_answer:
             messages.clear()
