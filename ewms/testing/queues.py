@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, Protocol
 
 import attrs
@@ -13,6 +14,7 @@ import trio
 from ewms.pilot import events
 from ewms.pilot.brokers import open_broker
 from ewms.secret import Secret
+from ewms.testing import localqueue
 
 
 class UserQueues(Protocol):
@@ -79,9 +81,7 @@ class LocalQueues:
 
     async def put(self, queue: str, values: Iterable[Any]) -> None:
         """Send each value as one event."""
-        async with open_broker("local", self.address, Secret("")) as broker, broker.sink(queue) as sink:
-            for number, value in enumerate(values):
-                await sink.publish(events.encode(value, {}), message_id=f"{queue}-{number}")
+        await localqueue.put(Path(self.address), queue, values)
 
     async def get(self, queue: str, count: int, on_value: Callable[[Any], None]) -> None:
         """Take `count` values, and give each to `on_value` as it comes."""
