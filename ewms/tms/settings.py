@@ -34,6 +34,7 @@ _EXCLUDED_OSG_SITES: Final = ("Wichita State University",)
 _CVMFS_PILOT_PATH: Final = (
     "/cvmfs/icecube.opensciencegrid.org/containers/ewms/observation-management-service/ewms-pilot"
 )
+_DAY: Final = 86400.0
 _AUTH_HELP: Final = {
     "EWMS_TOKEN_URL": "the OpenID issuer, e.g. https://host/auth/realms/NAME",
     "EWMS_CLIENT_ID": "the OAuth2 client of this TMS",
@@ -80,9 +81,18 @@ def parse_image_sources(text: str) -> tuple[tuple[str, str], ...]:
     return tuple((name.strip(), image.strip()) for name, image in pairs)
 
 
+def parse_port(text: str) -> int:
+    """A TCP port."""
+    if text.isascii() and text.isdigit() and 0 < int(text) < 65536:
+        return int(text)
+    raise ValueError("use a port number from 1 to 65535")
+
+
 Level = Annotated[str, TextForm(parse_level)]
 Plain = Annotated[str, TextForm(plain)]
-Seconds = Annotated[float, AtLeast(0)]
+Seconds = Annotated[float, AtLeast(0.01)]
+Age = Annotated[float, AtLeast(0)]
+Port = Annotated[int, TextForm(parse_port)]
 Names = Annotated[tuple[str, ...], TextForm(split_names)]
 Argv = Annotated[tuple[str, ...], TextForm(lambda text: tuple(shlex.split(text)))]
 
@@ -162,6 +172,41 @@ class Settings:
         "TMS_MAX_LOGGING_INTERVAL", "s within which something is logged, even when nothing happens", default=300.0
     )
 
+    # --- housekeeping ---
+    file_manager_interval: Seconds = variable("TMS_FILE_MANAGER_INTERVAL", "s between housekeepings", default=3600.0)
+    log_expiry_short: Age = variable(
+        "JOB_EVENT_LOG_MODIFICATION_EXPIRY_SHORT",
+        "s after its last change when a day log without an open taskforce is compressed",
+        default=_DAY,
+    )
+    log_expiry_long: Age = variable(
+        "JOB_EVENT_LOG_MODIFICATION_EXPIRY_LONG",
+        "s after its last change when a day log is compressed, whatever the WMS says, unless the schedd has jobs in it",
+        default=7 * _DAY,
+    )
+    log_archive_expiry: Age = variable(
+        "JOB_EVENT_LOG_ARCHIVE_DELETE_EXPIRY", "age in s at which a compressed day log is deleted", default=7 * _DAY
+    )
+    taskforce_dirs_expiry: Age = variable(
+        "TASKFORCE_DIRS_EXPIRY",
+        "s after the last change in it when a taskforce's directory is archived, unless the schedd has jobs of it",
+        default=5 * _DAY,
+    )
+    taskforce_archive_expiry: Age = variable(
+        "TASKFORCE_DIRS_TAR_EXPIRY", "age in s at which a taskforce directory's archive is deleted", default=5 * _DAY
+    )
+
+    # --- seeing inside ---
+    metrics_port: Port | None = variable(
+        "TMS_METRICS_PORT", "port on 127.0.0.1 for /metrics (Prometheus) and /healthz; off when not set", default=None
+    )
+    notify_socket: str = variable(
+        "NOTIFY_SOCKET", "set by systemd (Type=notify): where readiness and status go", default=""
+    )
+    watchdog_usec: int | None = variable(
+        "WATCHDOG_USEC", "set by systemd (WatchdogSec=): microseconds between signs of life at most", default=None
+    )
+
     # --- how it runs and what it says ---
     dryrun: bool = variable(
         "DRYRUN", "print the submit description that would be used, and touch nothing", default=False
@@ -179,15 +224,23 @@ class Settings:
 
     @staticmethod
     def problems_between(values: Mapping[str, Any]) -> Iterable[str]:
-        """What is wrong with several settings together: no tokens unless that is asked for."""
-        if values.get("no_auth"):
-            return []
-        return [
-            f"{name}: is required but not set ({_AUTH_HELP[name]}); only a local stand may do without: TMS_NO_AUTH=true"
-            for name, value in zip(
-                _AUTH_HELP, (values["token_url"], values["client_id"], values["client_secret"]), strict=True
+        """What is wrong with several settings together: no tokens unless that is asked for, expiries out of order."""
+        problems = []
+        if values["log_expiry_long"] < values["log_expiry_short"]:
+            problems.append(
+                "JOB_EVENT_LOG_MODIFICATION_EXPIRY_LONG: is smaller than JOB_EVENT_LOG_MODIFICATION_EXPIRY_SHORT"
             )
-            if not value
+        if values.get("no_auth"):
+            return problems
+        return [
+            *problems,
+            *(
+                f"{name}: is required but not set ({_AUTH_HELP[name]}); only a local stand may do without: TMS_NO_AUTH=true"
+                for name, value in zip(
+                    _AUTH_HELP, (values["token_url"], values["client_id"], values["client_secret"]), strict=True
+                )
+                if not value
+            ),
         ]
 
 
