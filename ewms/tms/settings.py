@@ -230,18 +230,12 @@ class Settings:
             problems.append(
                 "JOB_EVENT_LOG_MODIFICATION_EXPIRY_LONG: is smaller than JOB_EVENT_LOG_MODIFICATION_EXPIRY_SHORT"
             )
-        if values.get("no_auth"):
-            return problems
-        return [
-            *problems,
-            *(
-                f"{name}: is required but not set ({_AUTH_HELP[name]}); only a local stand may do without: TMS_NO_AUTH=true"
-                for name, value in zip(
-                    _AUTH_HELP, (values["token_url"], values["client_id"], values["client_secret"]), strict=True
-                )
-                if not value
-            ),
-        ]
+        given = (values["token_url"], values["client_id"], values["client_secret"])
+        missing = [name for name, value in zip(_AUTH_HELP, given, strict=True) if not value]
+        if not values.get("no_auth"):
+            hint = "only a local stand may do without: TMS_NO_AUTH=true"
+            problems += [f"{name}: is required but not set ({_AUTH_HELP[name]}); {hint}" for name in missing]
+        return problems
 
 
 def read(environ: Mapping[str, str]) -> Settings:
