@@ -1,0 +1,154 @@
+"""What the watchers know, as the report station reads it: one report per taskforce, when it changed (pure).
+
+The watchers feed one tally per day log; the TMS tells which clusters it expects and how large they are. A taskforce
+stays on the list of changes until a report that is still true was accepted.
+"""
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, date, datetime
+
+import attrs
+
+from ewms.contract import DAY_LOG_SUFFIX
+from ewms.tms.eventlog.cluster import Cluster, merged
+from ewms.tms.eventlog.tally import Tally
+
+
+@attrs.frozen
+class TaskforceReport:
+    """A taskforce's jobs, as the WMS hears of them."""
+
+    uuid: str
+    cluster_id: int
+    compound_statuses: Mapping[str, Mapping[str, int]]
+    top_task_errors: Mapping[str, int]
+    completed_at: int | None
+    """When the cluster left the queue, in epoch s; None while it lives."""
+    materialization_failure: str | None = None
+    """Why the job factory stopped by itself. Nothing brings it back: once no job is left, remove the cluster."""
+
+
+@attrs.frozen
+class Expected:
+    """A cluster that the TMS submitted."""
+
+    cluster_id: int
+    n_workers: int
+
+
+class Board:
+    """All tallies, by taskforce."""
+
+    def __init__(self) -> None:
+        self._tallies: dict[str, Tally] = {}
+        self._expected: dict[str, Expected] = {}
+        self._names: dict[int, str] = {}  # cluster id → UUID, for clusters whose log does not name them
+        self._places: dict[str, set[tuple[str, int]]] = {}  # UUID → (log, cluster id)
+        self._dirty: dict[str, None] = {}  # a set that keeps its order
+        self._accepted: dict[str, TaskforceReport] = {}
+
+    # --- from the TMS ---
+
+    def expect(self, uuid: str, cluster_id: int, n_workers: int) -> None:
+        """The TMS submitted (or adopted) this cluster: workers that are not in the log yet count as idle."""
+        self._expected[uuid] = Expected(cluster_id, n_workers)
+        self._names[cluster_id] = uuid
+        self._dirty[uuid] = None
+        for tally in self._tallies.values():
+            if cluster_id in tally.clusters:
+                tally.changed.add(cluster_id)
+
+    def find(self, uuid: str) -> int | None:
+        """The cluster that a log names for this taskforce, if any: a durable witness that it was submitted."""
+        self._collect()
+        cluster = next(iter(self._parts(uuid)), None)
+        return None if cluster is None else cluster.cluster_id
+
+    def changed(self) -> list[TaskforceReport]:
+        """A report of every taskforce that differs from what was last accepted."""
+        self._collect()
+        reports = []
+        for uuid in list(self._dirty):
+            report = self.report(uuid)
+            if report is None or report == self._accepted.get(uuid):
+                del self._dirty[uuid]
+            else:
+                reports.append(report)
+        return reports
+
+    def accepted(self, reports: Iterable[TaskforceReport]) -> None:
+        """The WMS took these; what changed since then stays on the list."""
+        for report in reports:
+            self._accepted[report.uuid] = report
+
+    def ended(self, uuid: str, at: int) -> None:
+        """The schedd says that the taskforce's cluster is gone (since `at`, epoch s), whatever the log lacks."""
+        self._collect()
+        for cluster in self._parts(uuid):
+            cluster.close(at)
+        self._dirty[uuid] = None
+
+    def report(self, uuid: str) -> TaskforceReport | None:
+        """The taskforce as it is now; None if neither a log nor the TMS knows it."""
+        parts, expected = self._parts(uuid), self._expected.get(uuid)
+        if not parts:
+            if expected is None:
+                return None
+            parts = [Cluster(expected.cluster_id)]
+        n_workers = expected.n_workers if expected and expected.cluster_id == parts[0].cluster_id else None
+        cluster = parts[0] if len(parts) == 1 else merged(parts)
+        return TaskforceReport(
+            uuid,
+            cluster.cluster_id,
+            cluster.compound_statuses(n_workers),
+            cluster.top_task_errors(),
+            cluster.completed_at(n_workers),
+            cluster.paused,
+        )
+
+    # --- from the watchers ---
+
+    def tally(self, log_name: str) -> Tally:
+        """The tally of a day log, to be fed."""
+        if log_name not in self._tallies:
+            self._tallies[log_name] = Tally(day_of(log_name))
+        return self._tallies[log_name]
+
+    def restore(self, log_name: str, tally: Tally) -> None:
+        """Begin with a tally from a checkpoint."""
+        assert log_name not in self._tallies
+        self._tallies[log_name] = tally
+
+    def unnamed(self, log_name: str) -> list[int]:
+        """Clusters of a log that belong to no taskforce that anybody knows."""
+        clusters = self._tallies[log_name].clusters
+        return [each for each, cluster in clusters.items() if cluster.uuid is None and each not in self._names]
+
+    # --- inside ---
+
+    def _collect(self) -> None:
+        for log_name, tally in self._tallies.items():
+            while tally.changed:
+                cluster_id = tally.changed.pop()
+                uuid = tally.clusters[cluster_id].uuid or self._names.get(cluster_id)
+                if uuid is not None:
+                    self._places.setdefault(uuid, set()).add((log_name, cluster_id))
+                    self._dirty[uuid] = None
+
+    def _parts(self, uuid: str) -> list[Cluster]:
+        """The taskforce's cluster in each log that speaks of it, the newest log first: normally one."""
+        places = self._places.get(uuid, ())
+        if not places:
+            return []
+        expected = self._expected.get(uuid)
+        ids = {cluster_id for _, cluster_id in places}
+        chosen = expected.cluster_id if expected and expected.cluster_id in ids else max(ids)
+        return [self._tallies[log].clusters[each] for log, each in sorted(places, reverse=True) if each == chosen]
+
+
+def day_of(log_name: str) -> date:
+    """The day that a day log's name says, else today: it gives legacy dates their year."""
+    try:
+        return date.fromisoformat(log_name.removesuffix(DAY_LOG_SUFFIX))
+    except ValueError:
+        return datetime.now(UTC).date()

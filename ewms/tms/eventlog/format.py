@@ -1,0 +1,196 @@
+"""The classic job event log of HTCondor: bytes → events (pure).
+
+An event is a header line `NNN (CLUSTER.PROC.000) DATE text`, body lines, and a line `...`. HTCondor writes each event
+with one append; a full disk can leave a torn one, directly followed by the next header. So:
+
+- only what lies before the last terminator is read: the rest may still be in the writing (`cut`);
+- a header inside another event's text ends that event: it was torn, and reading goes on at the header;
+- what has no header at all is damaged. Damaged runs are counted, never guessed at.
+
+Reading has a short way for chunks that are provably clean (as many headers as terminators, each at its place), which
+is what a log consists of, and a careful way for all others. Both give the same events on whatever both can read.
+"""
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
+from itertools import repeat
+from typing import Final
+
+import attrs
+
+TERMINATOR: Final = b"\n...\n"
+_SUBPROC: Final = b".000) "  # in every header, exactly once: HTCondor has no other subproc
+_FAR: Final = 30  # two headers do not fit in front of this offset
+_KEY: Final = rb" \((\d{3,18})\.(-\d{1,2}|\d{3,18})"
+_IDS: Final = re.compile(_KEY)
+_HEADER: Final = re.compile(rb"[^\n]{3}" + _KEY + rb"\.000\) ")
+_DATE: Final = rb"(?:\d{4}-\d\d-\d\d[ T]|\d\d/\d\d )\d\d:\d\d:\d\d(?:\.\d{1,6})?(?:Z|[+-]\d\d:?\d\d)? "
+_DATED: Final = re.compile(rb"(\d{3})" + _KEY + rb"\.000\) " + _DATE)
+_END_LINE: Final = re.compile(rb"^\.\.\.\r?\n", re.MULTILINE)
+_WHOLE_CHIRP: Final = re.compile(rb"008 \([^)]*\) " + _DATE + rb'\w+: "(?:[^"\\]|\\.)*"\s*')
+
+_FIRST_WORDS: Final = {
+    b"000": b"Job submitted from host: ",
+    b"001": b"Job executing on host: ",
+    b"004": b"Job was evicted.",
+    b"005": b"Job terminated.",
+    b"006": b"Image size of job updated: ",
+    b"007": b"Shadow exception!",
+    b"008": b"",
+    b"009": b"Job was aborted.",
+    b"010": b"Job was suspended.",
+    b"011": b"Job was unsuspended.",
+    b"012": b"Job was held.",
+    b"013": b"Job was released.",
+    b"021": b"",
+    b"022": b"Job disconnected",
+    b"023": b"Job reconnected",
+    b"024": b"Job reconnection failed",
+    b"028": b"Job ad information event triggered.",
+    b"033": b"",
+    b"035": b"Cluster submitted from host: ",
+    b"036": b"Cluster removed",
+    b"037": b"Job Materialization Paused",
+    b"038": b"Job Materialization Resumed",
+    b"040": b"",
+}
+"""How an event's text begins; in the middle of a line only this makes a header credible."""
+
+
+@attrs.frozen
+class Frames:
+    """The events of some bytes: each event's text from its header on, without its terminator."""
+
+    events: Sequence[bytes]
+    keys: Sequence[bytes]
+    """For each event its ids as they stand in its header, sound and ready for `ids_of`: ` (071.000`."""
+    damaged: int
+    """Torn events and runs of bytes that are no event."""
+
+
+def cut(data: bytes) -> int:
+    """How many of these bytes are whole events: up to the end of the last terminator line, or 0."""
+    end = data.rfind(TERMINATOR)
+    windows = data.rfind(b"\n...\r\n", max(end, 0))
+    if windows > end:
+        return windows + 6
+    if end >= 0:
+        return end + 5
+    return 4 if data.startswith(b"...\n") else 0
+
+
+def ids_of(key: bytes) -> tuple[int, int]:
+    """Cluster and proc of one of `Frames.keys`; proc is -1 for an event of the whole cluster."""
+    cluster, _, proc = key[2:].partition(b".")
+    return int(cluster), max(-1, int(proc))
+
+
+def frames(data: bytes) -> Frames:
+    """The events in whole events' bytes (what `cut` gave)."""
+    if not data:
+        return Frames((), (), 0)
+    return _clean(data) or _careful(data)
+
+
+def _clean(data: bytes) -> Frames | None:
+    if not data.endswith(TERMINATOR) or b"\r" in data:
+        return None
+    events = data[: -len(TERMINATOR)].split(TERMINATOR)
+    # A subproc near the start of each event and nowhere else: no event has a second header in it.
+    ends = list(map(bytes.rfind, events, repeat(_SUBPROC)))
+    if max(ends) >= _FAR or min(ends) < 0:
+        return None
+    keys = [event[3:end] for event, end in zip(events, ends, strict=True)]
+    if not all(map(_IDS.fullmatch, set(keys))):
+        return None
+    return Frames(events, keys, 0)
+
+
+def _careful(data: bytes) -> Frames:
+    events: list[bytes] = []
+    damaged = 0
+    for block in _END_LINE.split(data):
+        text = block.replace(b"\r\n", b"\n").removesuffix(b"\n")
+        if not text:
+            continue
+        starts = _headers(text)
+        if not starts:
+            damaged += 1
+            continue
+        # Before the first header: bytes that are no event. Before each further one: a torn event.
+        damaged += (starts[0] > 0) + len(starts) - 1
+        events.append(text[starts[-1] :])
+    return Frames(events, [event[3 : event.index(_SUBPROC)] for event in events], damaged)
+
+
+def _headers(block: bytes) -> list[int]:
+    """Where events begin in what lies between two terminators: one place if it is sound."""
+    starts = [0] if _HEADER.match(block) else []
+    if starts and _WHOLE_CHIRP.fullmatch(block):
+        return starts  # a pilot may quote a log line in its error text
+    for match in _DATED.finditer(block, 1):
+        at_line_start = block[match.start() - 1] == 0x0A
+        words = _FIRST_WORDS.get(match[1])
+        if at_line_start or (words is not None and block.startswith(words, match.end())):
+            starts.append(match.start())
+    return starts
+
+
+# --- what stands in an event ---
+
+_WHEN: Final = re.compile(
+    rb"\d{3} \([^)]*\) (?:(?P<year>\d{4})-(?P<m>\d\d)-(?P<d>\d\d)[ T]|(?P<m2>\d\d)/(?P<d2>\d\d) )"
+    rb"(?P<clock>\d\d:\d\d:\d\d)(?:\.\d+)?(?P<utc>Z)?"
+)
+
+
+def event_time(event: bytes, near: date) -> int | None:
+    """When the event was written, in epoch s; None if its date makes no sense.
+
+    A date without `Z` is local time, as HTCondor writes it by default (an offset such as +02:00 is ignored by
+    HTCondor's own reader, too). A legacy date has no year: it is taken from `near`, the day the log began.
+    """
+    match = _WHEN.match(event)
+    if match is None:
+        return None
+    month, day = int(match["m"] or match["m2"]), int(match["d"] or match["d2"])
+    year = int(match["year"]) if match["year"] else near.year + ((month, day) < (near.month, near.day))
+    hour, minute, second = map(int, match["clock"].split(b":"))
+    zone = UTC if match["utc"] else None
+    try:
+        return int(datetime(year, month, day, hour, minute, second, tzinfo=zone).timestamp())
+    except (ValueError, OverflowError):
+        return None
+
+
+_UUID_NOTE: Final = re.compile(
+    rb'(?m)^[ \t]*(?:\[ .*?)?\bEWMSTaskforceUUID ?= ?(?:"([^"\n]{1,200})"|([^\s"\]]{1,200}))'
+)
+
+
+def taskforce_named(event: bytes) -> str | None:
+    """The taskforce's UUID in a submit event's notes or in a job ad event (028), in any form that a TMS writes.
+
+    `[ EWMSTaskforceUUID = "TF-1" ]`, `EWMSTaskforceUUID = "TF-1"` and `EWMSTaskforceUUID=TF-1`.
+    """
+    match = _UUID_NOTE.search(event)
+    return None if match is None else text_of(match[1] or match[2])
+
+
+_ESCAPED: Final = re.compile(r"\\(.)", re.DOTALL)
+_ESCAPES: Final = {"n": "\n", "t": "\t", "r": "\r"}
+
+
+def classad_value(raw: bytes) -> str:
+    """The text of a ClassAd literal as chirp wrote it; a string that was cut counts as far as it goes."""
+    text = text_of(raw.strip())
+    if not text.startswith('"'):
+        return text
+    text = text[1:-1] if len(text) > 1 and text.endswith('"') and not text.endswith('\\"') else text[1:]
+    return _ESCAPED.sub(lambda match: _ESCAPES.get(match[1], match[1]), text)
+
+
+def text_of(raw: bytes) -> str:
+    """Log bytes as text; what is not UTF-8 is replaced, and so is NUL, which JSON stores refuse."""
+    return raw.decode("utf-8", "replace").replace("\0", "\ufffd")
