@@ -71,6 +71,7 @@ class StopOutcome(enum.Enum):
 
 def stop_outcome(n_removed: int, cluster_id: int, in_queue: Iterable[int]) -> StopOutcome:
     """Judge a removal by how many jobs it met and by the taskforce's clusters that are in the queue."""
-    if n_removed:
+    queued = set(in_queue)
+    if n_removed or cluster_id in queued:  # there already, an earlier order's removal is under way
         return StopOutcome.REMOVED
-    return StopOutcome.ELSEWHERE if set(in_queue) - {cluster_id} else StopOutcome.NOTHING_LEFT
+    return StopOutcome.ELSEWHERE if queued else StopOutcome.NOTHING_LEFT

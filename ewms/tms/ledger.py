@@ -43,11 +43,20 @@ class Ledger:
         """Make `entry` the taskforce's entry, durably; raises OSError when it could not be."""
         await trio.to_thread.run_sync(self.write_now, entry)
 
-    async def update(self, uuid: str, **changes: Any) -> None:
-        """Change fields of an entry, where there is one (there is none for clusters of today's TMS)."""
-        entry = await self.read(uuid)
-        if entry is not None:
-            await self.write(attrs.evolve(entry, **changes))
+    async def update(self, uuid: str, *, default: Entry | None = None, **changes: Any) -> None:
+        """Change fields of an entry; without one (a cluster of today's TMS), of `default`, if that is given.
+
+        A disk that does not take it is told and not raised: the WMS and the schedd know the same.
+        """
+        try:
+            if (entry := await self.read(uuid) or default) is not None:
+                await self.write(attrs.evolve(entry, **changes))
+        except OSError as error:
+            log.error("ledger entry was not written", taskforce=uuid, error=str(error))
+
+    async def forget(self, uuid: str) -> None:
+        """Remove an entry: nothing was submitted."""
+        await trio.to_thread.run_sync(lambda: self._path(uuid).unlink(missing_ok=True))
 
     async def entries(self) -> list[Entry]:
         """Every entry."""

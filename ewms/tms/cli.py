@@ -1,0 +1,69 @@
+"""The commands `ewms tms` and `ewms check`: the edge, where the environment is read."""
+
+import os
+import sys
+
+import click
+import trio
+
+from ewms import logs
+from ewms.settings import SettingsError
+from ewms.tms.errors import SetupError
+from ewms.tms.settings import Settings, read
+
+_EXIT_SETTINGS = 2
+
+
+@click.command()
+def tms() -> None:
+    """Run the Task Management Service on an access point.
+
+    All settings are environment variables; `ewms check tms` says what is missing.
+
+    \b
+    Examples:
+      set -a; . ./tms.env; ewms tms      run with an envfile
+      DRYRUN=true ewms tms               print what would be submitted
+    """
+    settings = _settings_or_exit()
+    logs.configure(settings.log_level, settings.log_level_third_party, settings.log_format)
+    from ewms.tms.service import main
+
+    try:
+        trio.run(main, settings)
+    except* SetupError as group:
+        raise click.ClickException("; ".join(_texts(group))) from None
+
+
+@click.command()
+@click.argument("service", type=click.Choice(["tms"]), expose_value=False)
+def check() -> None:
+    """Validate the settings and surroundings of a service without starting it; exits 1 when something is wrong.
+
+    \b
+    Example:
+      set -a; . ./tms.env; ewms check tms
+    """
+    settings = _settings_or_exit()
+    logs.configure("CRITICAL", "CRITICAL")
+    from ewms.tms.check import check_all, table
+
+    findings = trio.run(check_all, settings)
+    click.echo(table(findings))
+    sys.exit(1 if any(finding.is_fatal for finding in findings) else 0)
+
+
+def _settings_or_exit() -> Settings:
+    try:
+        return read(os.environ)
+    except SettingsError as error:
+        for problem in error.problems:
+            click.echo(problem, err=True)
+        sys.exit(_EXIT_SETTINGS)
+
+
+def _texts(group: BaseExceptionGroup[SetupError]) -> list[str]:
+    texts: list[str] = []
+    for error in group.exceptions:
+        texts += _texts(error) if isinstance(error, BaseExceptionGroup) else [str(error)]
+    return texts

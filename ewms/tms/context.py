@@ -1,0 +1,38 @@
+"""What the stations of one running TMS share."""
+
+import attrs
+
+from ewms.tms.board import Board
+from ewms.tms.condor.base import Acted, Schedd
+from ewms.tms.ledger import Ledger
+from ewms.tms.lookup import exactly
+from ewms.tms.outbox import Outbox
+from ewms.tms.settings import Settings
+from ewms.wms.client import WMS
+from ewms.wms.errors import WMSNotFound
+from ewms.wms.models import Taskforce
+
+
+@attrs.frozen
+class Context:
+    """Made once by the service, handed to each of its children."""
+
+    settings: Settings
+    schedd_name: str
+    """This access point towards the WMS."""
+    wms: WMS
+    schedd: Schedd
+    ledger: Ledger
+    outbox: Outbox
+    board: Board
+
+    async def recheck(self, uuid: str) -> Taskforce | None:
+        """The taskforce as the WMS sees it now; None when it does not know it."""
+        try:
+            return await self.wms.taskforce(uuid)
+        except WMSNotFound:
+            return None
+
+    async def remove(self, uuid: str, cluster_id: int, reason: str) -> Acted:
+        """Remove the cluster, only where its id and its UUID match; its pilots get their vacate time."""
+        return await self.schedd.act("remove", exactly(uuid, cluster_id), reason=reason)

@@ -1,0 +1,89 @@
+"""Find the cluster that a taskforce has already: in the queue, in the history, in the job event log.
+
+An answer is the truth or there is none: a schedd that does not answer raises `CondorUnreachable`, it never means
+"not there".
+"""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from ewms.contract import TASKFORCE_ATTRIBUTE
+from ewms.tms.condor.base import Ad, Schedd
+from ewms.tms.decisions import Cluster
+from ewms.tms.submit_language import classad_string
+
+_PROJECTION: Final = ("ClusterId", "UserLog", "TotalSubmitProcs")
+_SUBMIT_EVENT: Final = re.compile(rb"(?:000|035) \((\d+)\.")
+_TERMINATOR: Final = b"..."
+
+
+def belongs_to(uuid: str) -> str:
+    """The constraint for a taskforce's jobs."""
+    return f"{TASKFORCE_ATTRIBUTE} == {classad_string(uuid)}"
+
+
+def exactly(uuid: str, cluster_id: int) -> str:
+    """The constraint for one cluster of one taskforce: an id alone may be somebody else's, or a former queue's."""
+    return f"ClusterId == {cluster_id} && {belongs_to(uuid)}"
+
+
+async def in_queue(schedd: Schedd, uuid: str) -> list[Cluster]:
+    """The taskforce's clusters in the queue, a factory that has no job yet (or any more) included."""
+    constraint = f"{belongs_to(uuid)} && ProcId =?= undefined"
+    return [_cluster(ad) for ad in await schedd.query(constraint, _PROJECTION, cluster_ads=True)]
+
+
+async def in_history(schedd: Schedd, uuid: str) -> list[Cluster]:
+    """The taskforce's newest cluster of which the history knows a job (reads the whole history when there is none)."""
+    return [_cluster(ad) for ad in await schedd.history(belongs_to(uuid), _PROJECTION, match=1)]
+
+
+async def in_log(path: Path, uuid: str) -> list[Cluster]:
+    """The taskforce's clusters that the log names; a factory that was removed without a job is only there."""
+    ids = await trio.to_thread.run_sync(_read_log, path, uuid)
+    return [Cluster(cluster_id, str(path), 0) for cluster_id in ids]
+
+
+async def anywhere(schedd: Schedd, uuid: str, log_path: Path | None) -> list[Cluster]:
+    """Queue first, then history, then log: a job goes into the history before it leaves the queue."""
+    found = await in_queue(schedd, uuid) or await in_history(schedd, uuid)
+    if not found and log_path is not None:
+        found = await in_log(log_path, uuid)
+    return found
+
+
+def clusters_in_lines(lines: Iterable[bytes], uuid: str) -> list[int]:
+    """The clusters whose submit events in a job event log bear the taskforce's UUID as a note (pure)."""
+    wanted = re.compile(rb"(?<![\w-])%s(?![\w-])" % re.escape(uuid.encode()))
+    found: dict[int, None] = {}
+    cluster: int | None = None
+    for line in lines:
+        if line.rstrip() == _TERMINATOR:
+            cluster = None
+        elif match := _SUBMIT_EVENT.match(line):
+            cluster = int(match.group(1))
+        elif cluster is not None and TASKFORCE_ATTRIBUTE.encode() in line and wanted.search(line):
+            found[cluster] = None
+    return list(found)
+
+
+def _read_log(path: Path, uuid: str) -> list[int]:
+    try:
+        with path.open("rb") as file:
+            return clusters_in_lines(file, uuid)
+    except FileNotFoundError:
+        return []
+
+
+def _cluster(ad: Ad) -> Cluster:
+    cluster_id, log_path, n_procs = (ad.get(name) for name in _PROJECTION)
+    assert isinstance(cluster_id, int)  # every job ad has it
+    return Cluster(
+        cluster_id,
+        log_path if isinstance(log_path, str) else "",
+        n_procs if isinstance(n_procs, int) else 0,
+    )

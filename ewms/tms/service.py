@@ -1,0 +1,140 @@
+"""The TMS: its nursery, one child for each responsibility.
+
+The stop order: a signal cancels every child. A submit that is under way is waited for and recorded (bounded). Then the
+schedd helpers, the WMS's connections and, last, the lock are given up. No cluster is ever touched by it.
+"""
+
+import signal
+from contextlib import AsyncExitStack
+
+import structlog
+import trio
+
+from ewms.supervision import backoff
+from ewms.tms.board import Board
+from ewms.tms.condor.base import CondorRefused, CondorUnreachable, Schedd
+from ewms.tms.condor.schedd import open_schedd
+from ewms.tms.context import Context
+from ewms.tms.dryrun import run_dry
+from ewms.tms.envfile import parse_pilot_variables
+from ewms.tms.errors import SetupError
+from ewms.tms.ledger import Ledger
+from ewms.tms.lock import hold_lock
+from ewms.tms.orders import run_starts, run_stops
+from ewms.tms.outbox import Outbox
+from ewms.tms.pulse import run_pulse
+from ewms.tms.reconcile import reconcile
+from ewms.tms.report import run_reports
+from ewms.tms.settings import Settings
+from ewms.tms.watch import watch_logs
+from ewms.wms.auth import Auth
+from ewms.wms.client import open_wms
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+async def main(settings: Settings, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    """Run the TMS until SIGTERM or SIGINT; started means: alone in its job directory, and speaking to the schedd.
+
+    Raises:
+        SetupError: it cannot run here; the text says what to do.
+    """
+    _tell_dropped_variables(settings)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(_stop_on_signals, nursery.cancel_scope)
+        await _serve(settings, task_status)
+        nursery.cancel_scope.cancel()
+    log.info("TMS ended, clusters are left alone")
+
+
+async def _serve(settings: Settings, task_status: trio.TaskStatus[None]) -> None:
+    if settings.dryrun:
+        await _serve_dry(settings, task_status)
+        return
+    async with AsyncExitStack() as stack:
+        try:
+            descriptor = await stack.enter_async_context(hold_lock(settings.state_dir / "lock"))
+            ledger = Ledger(settings.state_dir / "ledger")
+        except OSError as error:
+            raise SetupError(f"JOB_EVENT_LOG_DIR: {settings.job_dir} cannot be worked in: {error}") from error
+        schedd = await stack.enter_async_context(
+            open_schedd(settings.schedd_helper, call_timeout=settings.schedd_timeout, pass_fds=(descriptor,))
+        )
+        wms = await stack.enter_async_context(open_wms(settings.wms_address, auth(settings)))
+        schedd_name = await _meet_schedd(schedd, settings)
+        ctx = Context(settings, schedd_name, wms, schedd, ledger, Outbox(wms, ledger), Board())
+        log.info("TMS running", schedd=schedd_name, wms=settings.wms_address, job_dir=str(settings.job_dir))
+        await serve(ctx, task_status=task_status)
+
+
+async def serve(ctx: Context, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    """The children of a TMS whose surroundings are open; runs until it is cancelled."""
+    async with trio.open_nursery() as children:
+        children.start_soon(run_starts, ctx)
+        children.start_soon(run_stops, ctx)
+        children.start_soon(_watch_and_report, ctx)
+        children.start_soon(run_pulse, ctx)
+        task_status.started()
+
+
+async def _watch_and_report(ctx: Context) -> None:
+    """Catch up with the logs in silence, learn what the WMS knows, then report."""
+    async with trio.open_nursery() as nursery:
+        await nursery.start(_watch, ctx)
+        await reconcile(ctx)
+        nursery.start_soon(run_reports, ctx)
+
+
+async def _watch(ctx: Context, *, task_status: trio.TaskStatus[None]) -> None:
+    await watch_logs(
+        ctx.settings.job_dir, ctx.board, state_dir=ctx.settings.state_dir / "watch", task_status=task_status
+    )
+
+
+async def _serve_dry(settings: Settings, task_status: trio.TaskStatus[None]) -> None:
+    async with (
+        open_schedd(settings.schedd_helper, call_timeout=settings.schedd_timeout) as schedd,
+        open_wms(settings.wms_address, auth(settings)) as wms,
+    ):
+        schedd_name = await _meet_schedd(schedd, settings)
+        task_status.started()
+        await run_dry(settings, wms, schedd_name)
+
+
+async def _stop_on_signals(
+    scope: trio.CancelScope, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        task_status.started()
+        async for number in signals:
+            log.info("stopping", signal=signal.Signals(number).name)
+            scope.cancel()
+
+
+async def _meet_schedd(schedd: Schedd, settings: Settings) -> str:
+    """The access point's name, when the schedd's side answers; checks the operator's requirements on the way."""
+    delays = backoff()
+    while True:
+        try:
+            await schedd.parse(settings.base_requirements)
+            name = settings.schedd_name or await schedd.param("FULL_HOSTNAME")
+        except CondorRefused as refusal:
+            raise SetupError(f"TMS_BASE_REQUIREMENTS: HTCondor cannot parse it: {refusal}") from refusal
+        except CondorUnreachable as trouble:
+            delay = next(delays)
+            log.warning("HTCondor does not answer, trying again", error=str(trouble), wait_s=round(delay, 1))
+            await trio.sleep(delay)
+        else:
+            if not name:
+                raise SetupError("TMS_SCHEDD_NAME: is needed here, HTCondor has no FULL_HOSTNAME")
+            return name
+
+
+def auth(settings: Settings) -> Auth | None:
+    """Who we are towards the WMS; None on a local stand that asked for it."""
+    return None if settings.no_auth else Auth(settings.token_url, settings.client_id, settings.client_secret)
+
+
+def _tell_dropped_variables(settings: Settings) -> None:
+    for name in parse_pilot_variables(settings.pilot_environment).dropped:
+        log.warning("TMS_ENV_VARS_AND_VALS_ADD_TO_PILOT: not passed on, it is no NAME=VALUE for a pilot", variable=name)

@@ -1,0 +1,247 @@
+"""One start order: find → prepare → re-check → submit → confirm, and on from wherever a crash fell between."""
+
+import errno
+import time
+from pathlib import Path
+from typing import Final
+
+import structlog
+import trio
+
+from ewms.contract import day_log_name
+from ewms.supervision import backoff
+from ewms.tms import lookup
+from ewms.tms.condor.base import CondorError, CondorRefused, CondorUnreachable
+from ewms.tms.context import Context
+from ewms.tms.decisions import Cluster, Standing, choose, must_look_back, standing, standing_after_404
+from ewms.tms.entries import Entry
+from ewms.tms.errors import OrderRefused
+from ewms.tms.files import write_atomically
+from ewms.tms.outbox import Stage
+from ewms.tms.submission import Submission, build
+from ewms.tms.submit_language import checked_uuid
+from ewms.wms.errors import WMSNotFound, WMSRefused
+from ewms.wms.models import StartOrder
+
+log = structlog.stdlib.get_logger(__name__)
+
+_TROUBLES_OF_THE_MACHINE: Final = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE}
+)
+"""They would fail every order: waited out. Any other OSError is this order's own."""
+_SUBMIT_MARGIN: Final = 30.0
+
+
+async def start(ctx: Context, order: StartOrder) -> bool:
+    """Carry out a start order, waiting out a schedd or a disk that is away; False when the order failed.
+
+    Raises:
+        WMSError: the WMS's answer to a call makes no sense.
+    """
+    uuid = order.taskforce.taskforce_uuid
+    delays = backoff()
+    async with ctx.outbox.turn(uuid):
+        while True:
+            try:
+                await _attempt(ctx, order)
+            except OrderRefused as refusal:
+                await _fail(ctx, uuid, str(refusal))
+                return False
+            except (CondorError, OSError) as trouble:
+                delay = next(delays)
+                log.warning(
+                    "start waits, it will look again", taskforce=uuid, error=str(trouble), wait_s=round(delay, 1)
+                )
+                await trio.sleep(delay)
+            else:
+                return True
+
+
+async def settle(ctx: Context, entry: Entry) -> None:
+    """After a restart: an unconfirmed start goes on when the WMS offers it again; one that it withdrew is removed."""
+    uuid = entry.taskforce_uuid
+    delays = backoff()
+    async with ctx.outbox.turn(uuid):
+        while True:
+            try:
+                cluster = await _find(ctx, uuid, entry, entry.intended_at)
+                await _judge(ctx, uuid, cluster)
+            except (CondorError, OSError) as trouble:
+                delay = next(delays)
+                log.warning("an earlier start waits", taskforce=uuid, error=str(trouble), wait_s=round(delay, 1))
+                await trio.sleep(delay)
+            else:
+                return
+
+
+async def _attempt(ctx: Context, order: StartOrder) -> None:
+    uuid = checked_uuid(order.taskforce.taskforce_uuid)
+    entry = await ctx.ledger.read(uuid)
+    cluster = await _find(ctx, uuid, entry, order.taskforce.timestamp)
+    submission = None if cluster else await _prepare(ctx, order, entry)
+    if await _judge(ctx, uuid, cluster) is not Standing.WANTED:
+        return
+    if submission is not None:
+        cluster = await _submit(ctx, submission)
+    assert cluster is not None
+    await _confirm(ctx, uuid, cluster)
+
+
+# --- find ---
+
+
+async def _find(ctx: Context, uuid: str, entry: Entry | None, ordered_at: float) -> Cluster | None:
+    """The taskforce's cluster, if there is one; more than one cannot stay."""
+    if entry is not None and entry.withdrawn_at is not None:
+        found = [each for each in await lookup.in_queue(ctx.schedd, uuid) if each.cluster_id != entry.cluster_id]
+    elif entry is not None and entry.cluster_id is not None:
+        return Cluster(entry.cluster_id, entry.log_path, entry.n_workers, dict(entry.submit_dict))
+    elif must_look_back(entry, ordered_at, ctx.ledger.created_at):
+        log_path = Path(entry.log_path) if entry and entry.log_path else None
+        found = await lookup.anywhere(ctx.schedd, uuid, log_path)
+    else:
+        found = await lookup.in_queue(ctx.schedd, uuid)
+    kept, extra = choose(found)
+    for each in extra:
+        log.error("taskforce has a second cluster, removing it", taskforce=uuid, cluster=each.cluster_id)
+        await ctx.remove(uuid, each.cluster_id, "a second cluster of its taskforce")
+    if kept is not None:
+        log.info("found the taskforce's cluster, not submitting another", taskforce=uuid, cluster=kept.cluster_id)
+    return kept
+
+
+async def _judge(ctx: Context, uuid: str, cluster: Cluster | None) -> Standing:
+    """Re-check with the WMS, and finish here when the order is withdrawn or the cluster is confirmed already."""
+    found = standing(await ctx.recheck(uuid), cluster.cluster_id if cluster else None)
+    if found is Standing.WITHDRAWN:
+        await _withdraw(ctx, uuid, cluster)
+    elif found is Standing.CONFIRMED and cluster is not None:
+        await _note_confirmed(ctx, uuid, cluster)
+    return found
+
+
+# --- submit ---
+
+
+async def _prepare(ctx: Context, order: StartOrder, entry: Entry | None) -> Submission:
+    """Build and check what to submit; envfile and intent are on disk when this returns."""
+    log_path = Path(entry.log_path) if entry and entry.log_path else ctx.settings.job_dir / day_log_name(_today())
+    submission = build(order, ctx.settings, log_path)
+    for expression in submission.expressions:
+        try:
+            await ctx.schedd.parse(expression)
+        except CondorRefused as refusal:
+            raise OrderRefused(f"condor_requirements: HTCondor cannot parse {expression!r}: {refusal}") from refusal
+    entry = Entry(
+        taskforce_uuid=submission.taskforce_uuid,
+        log_path=str(log_path),
+        n_workers=submission.n_workers,
+        intended_at=time.time(),
+    )
+    try:
+        await trio.to_thread.run_sync(_write_envfile, submission)
+        await ctx.ledger.write(entry)
+    except OSError as error:
+        if error.errno in _TROUBLES_OF_THE_MACHINE:
+            raise
+        raise OrderRefused(f"the access point cannot prepare the taskforce: {error}") from error
+    return submission
+
+
+async def _submit(ctx: Context, submission: Submission) -> Cluster:
+    """Submit and record; a shutdown in between waits for both, up to a deadline."""
+    uuid = submission.taskforce_uuid
+    ctx.outbox.set_stage(uuid, Stage.STARTING)
+    # The submit may have to wait for another call of the same helper.
+    limit = 2 * ctx.settings.schedd_timeout + _SUBMIT_MARGIN
+    with trio.move_on_after(limit, shield=True):
+        try:
+            submitted = await ctx.schedd.submit(submission.description, count=submission.n_workers)
+        except CondorRefused as refusal:
+            await trio.to_thread.run_sync(submission.envfile_path.unlink)
+            await ctx.ledger.forget(uuid)
+            raise OrderRefused(f"HTCondor refused the submit: {refusal}") from refusal
+        cluster = Cluster(
+            submitted.cluster_id, str(submission.log_path), submission.n_workers, dict(submission.description)
+        )
+        await ctx.ledger.update(uuid, cluster_id=cluster.cluster_id, submit_dict=cluster.submit_dict)
+        log.info("cluster submitted", taskforce=uuid, cluster=cluster.cluster_id, workers=cluster.n_workers)
+        return cluster
+    raise CondorUnreachable(f"the submit did not end within {limit:g} s")
+
+
+def _write_envfile(submission: Submission) -> None:
+    submission.envfile_path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(submission.envfile_path, submission.envfile.encode(), 0o600)
+
+
+def _today() -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime())
+
+
+# --- confirm ---
+
+
+async def _confirm(ctx: Context, uuid: str, cluster: Cluster) -> None:
+    ctx.outbox.set_stage(uuid, Stage.STARTING)
+    ctx.board.expect(uuid, cluster.cluster_id, cluster.n_workers)
+    try:
+        await ctx.wms.confirm_start(
+            uuid,
+            cluster_id=cluster.cluster_id,
+            n_workers=cluster.n_workers,
+            submit_dict=cluster.submit_dict,
+            job_event_log_fpath=cluster.log_path,
+        )
+    except WMSNotFound:
+        if standing_after_404(await ctx.recheck(uuid), cluster.cluster_id) is Standing.WITHDRAWN:
+            await _withdraw(ctx, uuid, cluster)
+            return
+    except WMSRefused as refusal:
+        # It will be refused again, and the WMS would never order its stop.
+        await _withdraw(ctx, uuid, cluster)
+        raise OrderRefused(str(refusal)) from refusal
+    await _note_confirmed(ctx, uuid, cluster)
+
+
+async def _note_confirmed(ctx: Context, uuid: str, cluster: Cluster) -> None:
+    ctx.board.expect(uuid, cluster.cluster_id, cluster.n_workers)
+    ctx.outbox.set_stage(uuid, Stage.OPEN)
+    await _note(ctx, uuid, cluster, confirmed_at=time.time())
+    log.info("taskforce confirmed", taskforce=uuid, cluster=cluster.cluster_id)
+
+
+async def _withdraw(ctx: Context, uuid: str, cluster: Cluster | None) -> None:
+    """The WMS does not want the taskforce (any more): nothing of it may stay."""
+    if cluster is not None:
+        acted = await ctx.remove(uuid, cluster.cluster_id, "its taskforce was withdrawn before it was confirmed")
+        log.warning(
+            "start was withdrawn, its cluster is removed",
+            taskforce=uuid,
+            cluster=cluster.cluster_id,
+            jobs=acted.succeeded,
+        )
+        await _note(ctx, uuid, cluster, withdrawn_at=time.time())
+    else:
+        log.info("start was withdrawn, nothing was submitted", taskforce=uuid)
+        await ctx.ledger.update(uuid, withdrawn_at=time.time())
+    ctx.outbox.set_stage(uuid, Stage.UNKNOWN)
+
+
+async def _note(ctx: Context, uuid: str, cluster: Cluster, **changes: float) -> None:
+    """Note it in the entry; an adopted cluster gets one of its own."""
+    adopted = Entry(
+        taskforce_uuid=uuid,
+        log_path=cluster.log_path,
+        n_workers=cluster.n_workers,
+        intended_at=time.time(),
+        cluster_id=cluster.cluster_id,
+    )
+    await ctx.ledger.update(uuid, default=adopted, cluster_id=cluster.cluster_id, **changes)
+
+
+async def _fail(ctx: Context, uuid: str, reason: str) -> None:
+    """Tell the WMS why; nothing was submitted."""
+    log.error("start order failed", taskforce=uuid, reason=reason)
+    ctx.outbox.set_stage(uuid, Stage.UNKNOWN)
+    await ctx.wms.start_failed(uuid, reason)

@@ -1,0 +1,99 @@
+"""One stop order: remove the cluster (only when its id and its UUID match) → confirm."""
+
+import time
+
+import structlog
+import trio
+
+from ewms.supervision import backoff
+from ewms.tms import lookup
+from ewms.tms.condor.base import CondorRefused, CondorUnreachable
+from ewms.tms.context import Context
+from ewms.tms.decisions import StopOutcome, stop_outcome
+from ewms.tms.errors import OrderRefused
+from ewms.tms.outbox import Stage
+from ewms.tms.submit_language import checked_uuid
+from ewms.wms.models import Phase, Taskforce
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+async def stop(ctx: Context, order: Taskforce) -> bool:
+    """Carry out a stop order, waiting out a schedd that is away; False when it failed or is outdated.
+
+    Raises:
+        WMSError: the WMS's answer to a call makes no sense.
+    """
+    uuid = order.taskforce_uuid
+    try:
+        async with ctx.outbox.turn(uuid):
+            # Fresh, in our turn: the report may have completed the taskforce since the order was fetched.
+            taskforce = await ctx.recheck(uuid)
+            if taskforce is None or taskforce.phase != Phase.PENDING_STOPPER:
+                log.info("stop order is outdated", taskforce=uuid)
+                return False
+            outcome = await _remove(ctx, checked_uuid(uuid), taskforce.cluster_id)
+            await ctx.outbox.confirm_stop(uuid)
+            log.info("stop confirmed", taskforce=uuid, cluster=taskforce.cluster_id)
+    except OrderRefused as refusal:
+        log.error("stop order failed", taskforce=uuid, reason=str(refusal))
+        await ctx.wms.stop_failed(uuid, str(refusal))
+        return False
+    await _go_on(ctx, uuid, outcome)
+    return True
+
+
+async def _remove(ctx: Context, uuid: str, cluster_id: int | None) -> StopOutcome:
+    """Remove the cluster until the schedd has answered; raises `OrderRefused` when it is not ours to remove."""
+    if cluster_id is None:
+        log.warning("stop order without a cluster: nothing to remove", taskforce=uuid)
+        return StopOutcome.NOTHING_LEFT
+    delays = backoff()
+    while True:
+        try:
+            return await _remove_once(ctx, uuid, cluster_id)
+        except CondorUnreachable as trouble:
+            delay = next(delays)
+            log.warning("stop waits for the schedd", taskforce=uuid, error=str(trouble), wait_s=round(delay, 1))
+            await trio.sleep(delay)
+        except CondorRefused as refusal:
+            raise OrderRefused(f"HTCondor refused to remove cluster {cluster_id}: {refusal}") from refusal
+
+
+async def _remove_once(ctx: Context, uuid: str, cluster_id: int) -> StopOutcome:
+    acted = await ctx.remove(uuid, cluster_id, "the WMS ordered the taskforce's stop")
+    if acted.failed and not acted.succeeded:
+        raise OrderRefused(f"HTCondor could not remove any of the {acted.failed} jobs of cluster {cluster_id}")
+    queued = [] if acted.succeeded else [cluster.cluster_id for cluster in await lookup.in_queue(ctx.schedd, uuid)]
+    outcome = stop_outcome(acted.succeeded, cluster_id, queued)
+    match outcome:
+        case StopOutcome.REMOVED:
+            log.info("cluster removed", taskforce=uuid, cluster=cluster_id, jobs=acted.succeeded)
+        case StopOutcome.NOTHING_LEFT:
+            log.warning(
+                "nothing to remove: the cluster has ended, or was never here", taskforce=uuid, cluster=cluster_id
+            )
+        case StopOutcome.ELSEWHERE:
+            raise OrderRefused(
+                f"the WMS names cluster {cluster_id}, which is not in the queue, but the queue has {queued} for this"
+                f" taskforce; nothing was removed: look at it with condor_q and remove it by hand"
+            )
+    return outcome
+
+
+async def _go_on(ctx: Context, uuid: str, outcome: StopOutcome) -> None:
+    """After the stop: see to it that the taskforce is completed in the end."""
+    entry = await ctx.ledger.read(uuid)
+    if entry is not None and entry.completed_at is not None and entry.ended_at is not None:
+        # It was completed before the stop was ordered: the confirmation has overwritten that at the WMS.
+        await _complete(ctx, uuid, int(entry.ended_at))
+    elif outcome is StopOutcome.NOTHING_LEFT and ctx.board.find(uuid) is None:
+        # Neither the queue nor a log knows the cluster: nobody else will ever say that it has ended.
+        await _complete(ctx, uuid, int(time.time()))
+    elif ctx.outbox.stage(uuid) is Stage.UNKNOWN:
+        ctx.outbox.set_stage(uuid, Stage.OPEN)
+
+
+async def _complete(ctx: Context, uuid: str, ended_at: int) -> None:
+    ctx.outbox.set_stage(uuid, Stage.ENDING)
+    await ctx.outbox.complete(uuid, ended_at)
