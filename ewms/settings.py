@@ -94,6 +94,7 @@ def load(cls: type[T], environ: Mapping[str, str]) -> T:
         except Exception as error:  # noqa: BLE001  cattrs wraps what a hook raises
             shown = "the value (not shown)" if _holds_secret(field.type) else repr(text)
             problems.append(f"{name}: {shown} is not allowed: {_reason(error)}")
+    problems.extend(_between(cls, values))
     if problems:
         raise SettingsError(problems)
     try:
@@ -102,6 +103,18 @@ def load(cls: type[T], environ: Mapping[str, str]) -> T:
         raise
     except ValueError as error:
         raise SettingsError([str(error)]) from error
+
+
+def _between(cls: type, values: Mapping[str, Any]) -> Iterable[str]:
+    """What a class's own `problems_between(values)`, where it has one, finds wrong with several values together.
+
+    It gets the values that are right by themselves, defaults included: all problems are told at once.
+    """
+    rules: Callable[[Mapping[str, Any]], Iterable[str]] | None = getattr(cls, "problems_between", None)
+    if rules is None:
+        return ()
+    defaults = {field.name: field.default for field, _ in variables(cls) if field.default is not attrs.NOTHING}
+    return rules(defaults | values)
 
 
 def _find(var: Variable, environ: Mapping[str, str]) -> tuple[str, str | None]:

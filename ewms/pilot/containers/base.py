@@ -49,12 +49,19 @@ class Platform(Protocol):
     def name(self) -> str:
         """The platform's name in settings and logs."""
 
+    @property
+    def isolates(self) -> bool:
+        """Whether a container sees its mounts only (and not the whole host)."""
+
     async def prepare(self, image: str) -> str:
         """Make `image` ready to run (pull it, convert it, or just check it); return what `ContainerSpec.image` takes.
 
         Raises:
             ImageUnusable: with what is wrong and what to do.
         """
+
+    def path_inside(self, mount: Mount) -> Path:
+        """Where a container of this platform sees what `mount` brings in."""
 
     def start(self, spec: ContainerSpec) -> AbstractAsyncContextManager[Container]:
         """Run one container; leaving the context for whatever reason leaves no process of it behind.
@@ -66,6 +73,10 @@ class Platform(Protocol):
 
 class ContainerError(Exception):
     """The container runtime could not do what it was asked."""
+
+
+class MountRefused(ContainerError):
+    """A mount that is not safe, or not possible; says which and why."""
 
 
 class ImageUnusable(ContainerError):

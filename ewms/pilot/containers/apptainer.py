@@ -1,0 +1,203 @@
+"""Apptainer: one `apptainer run --containall` for each task, from a directory image.
+
+What was measured with Apptainer 1.4 and why it is done so:
+- The environment goes in as `APPTAINERENV_NAME` variables of the otherwise empty environment of the runtime, which is
+  exact for every value up to 128 KiB (quotes, newlines, `=`, `$`, backslashes); `--env` parses CSV, and `--env-file`
+  is evaluated by a shell. One name that is no shell identifier loses *all* variables, so such names are refused.
+- `HOME` cannot be set that way: in the container it is the user's, as a directory in the task's scratch.
+- `--workdir` puts /tmp, /var/tmp and HOME on disk; without it `--containall` gives them 64 MB of memory.
+- An inherited `APPTAINER_BIND`, which HTCondor exports, would open the job's directory: nothing is inherited.
+- The container is a PID namespace: when its first process dies, all of it is gone.
+"""
+
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import ClassVar, Final
+
+import attrs
+import structlog
+import trio
+
+from ewms.pilot.containers.base import Container, ContainerError, ContainerSpec, ImageUnusable, Mount
+from ewms.pilot.containers.mounts import checked
+from ewms.pilot.containers.process import RunningProcess
+from ewms.pilot.containers.processes import Command, Launcher
+from ewms.pilot.settings import PilotSettings
+
+log = structlog.stdlib.get_logger(__name__)
+
+BUILD_LIMIT_S: Final = 3600.0
+"""Conversion of one image, and also the wait for another pilot that converts it."""
+_LOCK_POLL_S: Final = 0.5
+_IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_TAIL: Final = 2000
+
+
+@attrs.frozen(kw_only=True)
+class ApptainerPlatform:
+    """Runs containers with Apptainer; see `Platform`."""
+
+    name: ClassVar = "apptainer"
+    isolates: ClassVar = True
+
+    launcher: Launcher
+    program: str
+    runtime_env: Mapping[str, str]
+    """All of the runtime's own environment."""
+    build_workdir: Path
+    must_be_directory: bool
+    debug: bool = False
+
+    @classmethod
+    def from_settings(cls, launcher: Launcher, settings: PilotSettings) -> "ApptainerPlatform":
+        """The platform as a pilot's settings want it.
+
+        Raises:
+            ContainerError: there is no Apptainer here, or a task's environment cannot be given through it.
+        """
+        program = shutil.which("apptainer", path=settings.path)
+        if program is None:
+            raise ContainerError(f"`apptainer` was not found (PATH={settings.path})")
+        check_names([*settings.task_env_json, *settings.init_env_json])
+        own = {
+            "PATH": settings.path,
+            "HOME": settings.home,
+            "APPTAINER_CACHEDIR": settings.apptainer_cachedir,
+            "APPTAINER_TMPDIR": settings.apptainer_tmpdir,
+        }
+        return cls(
+            launcher=launcher,
+            program=program,
+            runtime_env={name: value for name, value in own.items() if value},
+            build_workdir=settings.apptainer_build_workdir,
+            must_be_directory=settings.apptainer_must_be_directory,
+            debug=settings.container_debug,
+        )
+
+    async def prepare(self, image: str) -> str:
+        """The directory image for `image`; converts other images once, when the settings allow it."""
+        if Path(image).is_dir():  # noqa: ASYNC240  one look, once in a pilot's life
+            return image
+        if self.must_be_directory:
+            raise ImageUnusable(
+                f"the image {image} is not a directory; give an Apptainer directory image, or set "
+                "_EWMS_PILOT_APPTAINER_IMAGE_DIRECTORY_MUST_BE_PRESENT=false to have it converted"
+            )
+        return str(await self._converted(source_of(image)))
+
+    def path_inside(self, mount: Mount) -> Path:
+        """The mount's target."""
+        return mount.target
+
+    def start(self, spec: ContainerSpec) -> AbstractAsyncContextManager[Container]:
+        """Run one container."""
+        return self._start(spec)
+
+    @asynccontextmanager
+    async def _start(self, spec: ContainerSpec) -> AsyncIterator[Container]:
+        arguments = run_arguments(attrs.evolve(spec, mounts=checked(spec.mounts)))
+        command = Command(
+            argv=(self.program, "-d" if self.debug else "-s", *arguments),
+            env={**self.runtime_env, **{f"APPTAINERENV_{name}": text for name, text in spec.environment.items()}},
+            cwd=Path("/"),
+            stdout=spec.stdout,
+            stderr=spec.stderr,
+        )
+        async with self.launcher.run(command) as process:
+            yield RunningProcess(process)
+
+    async def _converted(self, source: str) -> Path:
+        """The directory form of `source`, made by the first pilot on this machine that needs it."""
+        images = self.build_workdir / f"ewms-pilot-images-{os.getuid()}"
+        place = images / hashlib.sha256(source.encode()).hexdigest()[:16]
+        try:
+            images.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with trio.move_on_after(BUILD_LIMIT_S) as limit:
+                async with locked(place.with_suffix(".lock")):
+                    if not place.is_dir():
+                        await self._build(source, place)
+        except OSError as error:
+            raise ImageUnusable(f"the image {source} cannot be converted in {images}: {error}") from error
+        if limit.cancelled_caught:
+            raise ImageUnusable(f"the image {source} was not converted within {BUILD_LIMIT_S:g} s")
+        return place
+
+    async def _build(self, source: str, place: Path) -> None:
+        unfinished = place.with_suffix(".unfinished")
+        with _removed_at_the_end(unfinished):
+            log.info("converting the image to a directory", image=source, to=str(place))
+            output = place.with_suffix(".log")
+            command = Command(
+                argv=(self.program, "build", "--force", "--fix-perms", "--sandbox", str(unfinished), source),
+                env=self.runtime_env,
+                cwd=Path("/"),
+                stdout=place.with_suffix(".out"),
+                stderr=output,
+            )
+            async with self.launcher.run(command) as process:
+                ended = await process.wait()
+            if ended.code != 0:
+                said = output.read_text(errors="replace")[-_TAIL:].strip()
+                raise ImageUnusable(f"the image {source} cannot be converted (exit code {ended.code}): {said}")
+            unfinished.rename(place)
+
+
+def run_arguments(spec: ContainerSpec) -> list[str]:
+    """What follows `apptainer [-s]` on the command line: nothing of it is secret."""
+    words = ["run", "--containall", "--no-eval", "--workdir", str(spec.scratch)]
+    for mount in spec.mounts:
+        words += ["--mount", mount_option(mount)]
+    return [*words, spec.image, *spec.args]
+
+
+def mount_option(mount: Mount) -> str:
+    """One `--mount` value; it is CSV, so a path with a comma or a quote is quoted."""
+    fields = ["type=bind", f"source={mount.source}", f"target={mount.target}"]
+    if mount.read_only:
+        fields.append("readonly")
+    return ",".join(f'"{each.replace(chr(34), chr(34) * 2)}"' if set(each) & set(',"\n') else each for each in fields)
+
+
+def source_of(image: str) -> str:
+    """What `apptainer build` takes: a name with neither a dot nor `://` is one of Docker's."""
+    if "." in image or "://" in image or Path(image).is_absolute():
+        return image
+    return f"docker://{image}"
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Raise `ContainerError` for the name of a variable that Apptainer cannot pass on."""
+    for name in names:
+        if not _IDENTIFIER.match(name) or name == "HOME":
+            raise ContainerError(
+                f"the environment variable {name!r} cannot be set in an Apptainer container: "
+                "use letters, digits and underscores, and not HOME"
+            )
+
+
+@asynccontextmanager
+async def locked(path: Path) -> AsyncIterator[None]:
+    """Hold an exclusive lock on `path`; the kernel frees it when the process dies."""
+    with path.open("w") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                await trio.sleep(_LOCK_POLL_S)
+        yield
+
+
+@contextmanager
+def _removed_at_the_end(path: Path) -> Iterator[None]:
+    shutil.rmtree(path, ignore_errors=True)
+    try:
+        yield
+    finally:
+        shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,281 @@
+"""The launcher program: starts processes and leaves none of them behind, whatever they do.
+
+It runs as a process of its own (`python -I -S launcher.py`, standard library only) beside the pilot, which passes it
+one socket for each process to start. For each one it forks a *supervisor*: a session leader and child subreaper, so
+that every descendant stays below it, also after a double fork, `setsid` or with all signals ignored. The supervisor
+kills that whole tree when the main process ended, when the pilot asks for it, and when the pilot is gone: all the
+pilot has to do for that, even by dying, is to close its end of the socket.
+
+Why not from the pilot itself: Trio forks in threads that come and go, so PR_SET_PDEATHSIG would kill tasks at random,
+and a pilot that was killed with -9 could not clean up.
+
+On a task's socket:
+    → four bytes of length, then {"argv", "env", "cwd", "stdout", "stderr", "term_wait"}
+    ← {"started": PID} or {"error": "why not"}, a line
+    → end of file: stop it (SIGTERM to all, `term_wait` s, SIGKILL to all)
+    ← {"code": N, "cpu_s": S, "max_rss": BYTES, "swept": N, "survivors": [PID, …]}, a line, after the tree is gone
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+import time
+import traceback
+
+TYPE_CHECKING = False  # importing typing would double the start-up time
+if TYPE_CHECKING:
+    from typing import Any
+
+    Message = dict[str, Any]
+    Ended = tuple[int, Any]  # the wait status and the resource usage
+
+PR_SET_CHILD_SUBREAPER = 36
+SWEEP_DEADLINE_S = 20.0
+"""A process that does not die of SIGKILL for so long hangs in the kernel; it is named and left."""
+_POLL_S = 0.005
+
+
+def main() -> None:
+    """Serve the pilot at the other end of standard input until it is gone."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # the pilot alone decides when it is over
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # supervisors are reaped by the kernel
+    _become_subreaper()
+    control = socket.socket(fileno=0)
+    control.setblocking(True)
+    while True:
+        data, fds, _, _ = socket.recv_fds(control, 1, 1)
+        if not data:
+            break
+        if os.fork() == 0:
+            _supervisor(control, fds[0])
+        os.close(fds[0])
+    _outlast_supervisors()
+
+
+def _outlast_supervisors() -> None:
+    # Each supervisor saw the same end of file and is at work. What is left after them lost its supervisor.
+    deadline = time.monotonic() + SWEEP_DEADLINE_S
+    while _descendants(os.getpid()) and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
+    for pid in _descendants(os.getpid()):
+        _kill(pid, signal.SIGKILL)
+
+
+def _supervisor(control: socket.socket, fd: int) -> None:
+    status = 1
+    try:
+        control.close()
+        os.setsid()
+        _become_subreaper()
+        with socket.socket(fileno=fd) as pilot:
+            pilot.setblocking(True)
+            _supervise(pilot)
+        status = 0
+    except (BrokenPipeError, ConnectionResetError):
+        status = 0  # the pilot went away in the middle; the tree is swept by then
+    except BaseException:  # noqa: BLE001  a fork must never return into the launcher's loop
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+
+
+def _supervise(pilot: socket.socket) -> None:
+    request = _read_request(pilot)
+    if request is None:
+        return
+    wakeups, wakeup = os.pipe()
+    os.set_blocking(wakeup, False)
+    signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    try:
+        main_pid = _start(request)
+    except (OSError, ValueError) as error:
+        _send(pilot, {"error": str(error)})
+        return
+    try:
+        _send(pilot, {"started": main_pid})
+        ended = _wait(main_pid, pilot, wakeups)
+    except OSError:
+        ended = None
+    if ended is None:
+        ended = _terminate(main_pid, request["term_wait"])
+    ended, swept = _sweep(main_pid, ended)
+    _send(pilot, _result(ended, swept))
+
+
+def _read_request(pilot: socket.socket) -> Message | None:
+    head = _read_exactly(pilot, 4)
+    body = head and _read_exactly(pilot, struct.unpack("!I", head)[0])
+    return json.loads(body) if body else None
+
+
+def _read_exactly(pilot: socket.socket, size: int) -> bytes:
+    parts = b""
+    while len(parts) < size:
+        part = pilot.recv(min(size - len(parts), 1 << 20))
+        if not part:
+            return b""  # the pilot changed its mind before anything was started
+        parts += part
+    return parts
+
+
+def _start(request: Message) -> int:
+    argv = request["argv"]
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    streams = [
+        os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC),
+        os.open(request["stdout"], flags, 0o600),
+        os.open(request["stderr"], flags, 0o600),
+    ]
+    failure, report = os.pipe()  # closed by a successful exec
+    pid = os.fork()
+    if pid == 0:
+        try:
+            _become(argv, request["env"], request["cwd"], streams)
+        except BaseException as error:  # noqa: BLE001  told to the parent below
+            os.write(report, f"{argv[0]}: {getattr(error, 'strerror', None) or error}".encode(errors="replace"))
+        finally:
+            os._exit(127)
+    for fd in (*streams, report):
+        os.close(fd)
+    with os.fdopen(failure, "rb") as pipe:
+        why = pipe.read()
+    if why:
+        os.waitpid(pid, 0)
+        raise OSError(why.decode(errors="replace"))
+    return pid
+
+
+def _become(argv: list[str], env: dict[str, str], cwd: str, streams: list[int]) -> None:
+    os.setsid()
+    signal.set_wakeup_fd(-1)
+    for number in range(1, signal.NSIG):
+        if number not in (signal.SIGKILL, signal.SIGSTOP) and signal.getsignal(number) is not None:
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    os.chdir(cwd)
+    for target, fd in enumerate(streams):
+        os.dup2(fd, target, inheritable=True)
+    os.execve(argv[0], argv, env)  # noqa: S606
+
+
+def _wait(main_pid: int, pilot: socket.socket, wakeups: int) -> Ended | None:
+    """Wait for the main process (its status and usage) or for the pilot's end of file (None)."""
+    poll = select.poll()
+    poll.register(wakeups, select.POLLIN)
+    poll.register(pilot.fileno(), select.POLLIN)
+    while True:
+        ready = [fd for fd, _ in poll.poll()]
+        if wakeups in ready:
+            os.read(wakeups, 4096)
+            ended = _reap(main_pid, None)[0]
+            if ended is not None:
+                return ended
+        if pilot.fileno() in ready and not pilot.recv(4096):
+            return None
+
+
+def _terminate(main_pid: int, wait_s: float) -> Ended | None:
+    for pid in _descendants(os.getpid()):
+        _kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + wait_s
+    ended = None
+    while time.monotonic() < deadline:
+        ended, children = _reap(main_pid, ended)
+        if not children:
+            break
+        time.sleep(_POLL_S)
+    return ended
+
+
+def _sweep(main_pid: int, ended: Ended | None) -> tuple[Ended | None, set[int]]:
+    """Kill all that is left below this supervisor, again and again: what is killed may have forked meanwhile."""
+    swept: set[int] = set()
+    deadline = time.monotonic() + SWEEP_DEADLINE_S
+    ended, children = _reap(main_pid, ended)
+    while children and time.monotonic() < deadline:
+        for pid in _descendants(os.getpid()):
+            _kill(pid, signal.SIGKILL)
+            swept.add(pid)
+        time.sleep(_POLL_S)
+        ended, children = _reap(main_pid, ended)
+    return ended, swept
+
+
+def _reap(main_pid: int, ended: Ended | None) -> tuple[Ended | None, bool]:
+    """Reap what is there to reap; the main process's end, and whether this process still has children."""
+    while True:
+        try:
+            pid, status, usage = os.wait4(-1, os.WNOHANG)
+        except ChildProcessError:
+            return ended, False
+        if pid == 0:
+            return ended, True
+        if pid == main_pid:
+            ended = (status, usage)
+
+
+def _descendants(root: int) -> list[int]:
+    """Every process below `root`, zombies left out."""
+    children: dict[int, list[tuple[int, bytes]]] = {}
+    for entry in os.listdir("/proc"):  # noqa: PTH208  no pathlib here
+        if entry.isdigit():
+            try:
+                with open(f"/proc/{entry}/stat", "rb") as stat:  # noqa: PTH123
+                    # The name in parentheses may hold anything, parentheses too.
+                    state, parent = stat.read().rpartition(b")")[2].split()[:2]
+            except OSError:
+                continue  # it ended meanwhile
+            children.setdefault(int(parent), []).append((int(entry), state))
+    found, todo = [], [root]
+    while todo:
+        for pid, state in children.get(todo.pop(), ()):
+            todo.append(pid)
+            if state not in b"ZX":
+                found.append(pid)
+    return found
+
+
+def _kill(pid: int, number: int) -> None:
+    # It ended, or it is a set-uid helper, which ends with its parent.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, number)
+
+
+def _result(ended: Ended | None, swept: set[int]) -> Message:
+    survivors = _descendants(os.getpid())
+    if ended is None:
+        return {"code": 128 + signal.SIGKILL, "cpu_s": 0.0, "max_rss": 0, "swept": len(swept), "survivors": survivors}
+    status, usage = ended
+    code = os.waitstatus_to_exitcode(status)
+    return {
+        "code": 128 - code if code < 0 else code,
+        "cpu_s": usage.ru_utime + usage.ru_stime,
+        "max_rss": usage.ru_maxrss * 1024,
+        "swept": len(swept),
+        "survivors": survivors,
+    }
+
+
+def _send(pilot: socket.socket, message: Message) -> None:
+    pilot.sendall(json.dumps(message).encode() + b"\n")
+
+
+def _become_subreaper() -> None:
+    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "cannot become a child subreaper")
+
+
+if __name__ == "__main__":
+    if sys.platform != "linux":
+        sys.exit("the launcher needs Linux")
+    main()

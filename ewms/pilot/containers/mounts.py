@@ -1,0 +1,79 @@
+"""Which mounts are safe. `resolved` looks at the file system; all the rules are pure.
+
+Sources are judged after their symlinks are resolved, so that a link in an innocent place opens nothing.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePath, PurePosixPath
+from typing import Final
+
+import attrs
+
+from ewms.pilot.containers.base import Mount, MountRefused
+
+NEVER_FROM: Final = ("/proc", "/dev", "/sys", "/run", "/boot")
+"""Host directories that no container sees."""
+ONLY_READ: Final = (
+    "/etc", "/usr", "/lib", "/lib64", "/bin", "/sbin", "/root", "/var/log", "/var/cache", "/var/spool",
+)  # fmt: skip
+"""Host directories that no container writes to, and targets that no writable mount may cover."""
+NEVER_WRITABLE_TARGET: Final = (*ONLY_READ, "/proc", "/dev", "/sys")
+
+
+def checked(mounts: Sequence[Mount]) -> tuple[Mount, ...]:
+    """The mounts with their sources' symlinks resolved.
+
+    Raises:
+        MountRefused: one of them is not safe or not possible.
+    """
+    real = tuple(resolved(mount) for mount in mounts)
+    for problem in problems(real):
+        raise MountRefused(problem)
+    return real
+
+
+def resolved(mount: Mount) -> Mount:
+    """`mount` with its source's symlinks resolved.
+
+    Raises:
+        MountRefused: the source is not an absolute path of a directory that exists.
+    """
+    if not mount.source.is_absolute():
+        raise MountRefused(f"cannot mount {mount.source}: use an absolute path")
+    try:
+        source = mount.source.resolve(strict=True)
+    except (OSError, RuntimeError) as error:
+        raise MountRefused(f"cannot mount {mount.source}: {getattr(error, 'strerror', None) or error}") from error
+    if not source.is_dir():
+        raise MountRefused(f"cannot mount {mount.source}: it is not a directory")
+    return attrs.evolve(mount, source=source)
+
+
+def problems(mounts: Iterable[Mount]) -> Iterable[str]:
+    """What is wrong with resolved mounts, one line each."""
+    seen: dict[PurePosixPath, Mount] = {}
+    for mount in mounts:
+        target = PurePosixPath(mount.target)
+        if reason := _refusal(mount, target):
+            yield f"cannot mount {mount.source} at {mount.target}: {reason}"
+        if (other := seen.get(target)) is not None:
+            yield f"cannot mount {mount.source} at {mount.target}: {other.source} is mounted there too"
+        seen[target] = mount
+
+
+def _refusal(mount: Mount, target: PurePosixPath) -> str | None:
+    if not target.is_absolute() or ".." in target.parts or target == PurePosixPath("/"):
+        return "its target must be an absolute path without `..`, and not the root"
+    if mount.source == Path("/"):
+        return "the whole host may not be mounted"
+    if place := _within(mount.source, NEVER_FROM):
+        return f"{place} of the host may not be mounted"
+    if not mount.read_only and (place := _within(mount.source, ONLY_READ)):
+        return f"{place} of the host may only be mounted read-only"
+    if not mount.read_only and (place := _within(target, NEVER_WRITABLE_TARGET)):
+        return f"no writable mount may cover {place}"
+    return None
+
+
+def _within(path: PurePath, places: Iterable[str]) -> str | None:
+    return next((place for place in places if path.is_relative_to(place)), None)

@@ -1,0 +1,67 @@
+"""No container at all: the task's arguments are run directly. For development on machines without a runtime.
+
+The image's name is ignored, mounts are not made (a task is told the host's own paths), and a task can read and write
+whatever the pilot can.
+"""
+
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import structlog
+
+from ewms.pilot.containers.base import Container, ContainerError, ContainerSpec, Mount
+from ewms.pilot.containers.processes import Command, Launcher, Process
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class ProcessPlatform:
+    """Runs tasks as plain processes; see `Platform`."""
+
+    name = "process"
+    isolates = False
+
+    def __init__(self, launcher: Launcher, *, path: str) -> None:
+        self._launcher = launcher
+        self._path = path
+
+    async def prepare(self, image: str) -> str:
+        """Nothing to prepare; says once that there is no isolation."""
+        log.warning("tasks run WITHOUT isolation, as plain processes; the image is not used", image=image)
+        return image
+
+    def path_inside(self, mount: Mount) -> Path:
+        """There is no inside: the host's own path."""
+        return mount.source
+
+    def start(self, spec: ContainerSpec) -> AbstractAsyncContextManager[Container]:
+        """Run the arguments as a command."""
+        return self._start(spec)
+
+    @asynccontextmanager
+    async def _start(self, spec: ContainerSpec) -> AsyncIterator[Container]:
+        if not spec.args:
+            raise ContainerError("the process platform runs the task's arguments as a command, but there are none")
+        program = shutil.which(spec.args[0], path=self._path) or spec.args[0]
+        command = Command(
+            argv=(program, *spec.args[1:]),
+            env={"PATH": self._path, "HOME": str(spec.scratch), "TMPDIR": str(spec.scratch)} | dict(spec.environment),
+            cwd=spec.scratch,
+            stdout=spec.stdout,
+            stderr=spec.stderr,
+        )
+        async with self._launcher.run(command) as process:
+            yield RunningProcess(process)
+
+
+class RunningProcess:
+    """A container that is one process tree; see `Container`."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+
+    async def wait(self) -> int:
+        """Wait until it and all its descendants are gone; its exit code."""
+        return (await self._process.wait()).code

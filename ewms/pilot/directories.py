@@ -1,0 +1,248 @@
+"""The pilot's files: `ewms-pilot-data/`, a directory for each task, and how long they stay.
+
+    PARENT/ewms-pilot-data/data-hub/                     shared by all tasks, writable
+    PARENT/ewms-pilot-data/TASKID/task-io/               infile-TASKID.EXT, outfile-TASKID.EXT
+    PARENT/ewms-pilot-data/TASKID/outputs/               stdoutfile, stderrfile
+    PARENT/ewms-pilot-data/TASKID/scratch/               the container's /tmp and HOME; never outlives it
+    PARENT/ewms-pilot-data/init-…/outputs/               the same of the init container
+
+What a task wrote is never trusted: links are not followed and only regular files are read. All is done in small steps
+on the local disk and without threads; long removals let other tasks run in between.
+"""
+
+import os
+import stat
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import attrs
+import structlog
+import trio
+
+from ewms.pilot.errors import BadOutput, DataDirectoryError
+
+log = structlog.stdlib.get_logger(__name__)
+
+_STEP: Final = 200  # directory entries removed before other tasks get their turn
+_READ_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+@attrs.frozen
+class RunDirectory:
+    """The files of one container run."""
+
+    root: Path
+
+    @property
+    def run_id(self) -> str:
+        """Unique in this pilot."""
+        return self.root.name
+
+    @property
+    def scratch(self) -> Path:
+        """Room for the container's /tmp and HOME."""
+        return self.root / "scratch"
+
+    @property
+    def stdout(self) -> Path:
+        """The container's standard output."""
+        return self.root / "outputs" / "stdoutfile"
+
+    @property
+    def stderr(self) -> Path:
+        """The container's standard error."""
+        return self.root / "outputs" / "stderrfile"
+
+
+@attrs.frozen
+class TaskDirectory(RunDirectory):
+    """The files of one task."""
+
+    infile: Path
+    outfile: Path
+
+    @property
+    def task_io(self) -> Path:
+        """What the container sees of it."""
+        return self.infile.parent
+
+
+@attrs.define
+class Kept:
+    """Directories of failed tasks, oldest first, within two limits."""
+
+    max_count: int
+    max_bytes: int
+    _entries: deque[tuple[Path, int]] = attrs.field(factory=deque)
+    _bytes: int = 0
+
+    def add(self, path: Path, size: int) -> list[Path]:
+        """Keep `path` of `size` bytes; what must go for it (itself, if it is too large)."""
+        self._entries.append((path, size))
+        self._bytes += size
+        gone = []
+        while self._entries and (len(self._entries) > self.max_count or self._bytes > self.max_bytes):
+            oldest, freed = self._entries.popleft()
+            self._bytes -= freed
+            gone.append(oldest)
+        return gone
+
+
+class DataDirectory:
+    """`ewms-pilot-data/` of one pilot."""
+
+    def __init__(self, parent: Path, *, kept: Kept) -> None:
+        self.root = parent / "ewms-pilot-data"
+        self.hub = self.root / "data-hub"
+        self._kept = kept
+
+    def create(self) -> None:
+        """Make it; `DataDirectoryError` if that is not possible."""
+        with _pilots_own_fault():
+            self.hub.mkdir(parents=True, exist_ok=True)
+
+    def new_run(self, run_id: str) -> RunDirectory:
+        """Make the directories of a run without events; `DataDirectoryError` if that is not possible."""
+        run = RunDirectory(self.root / run_id)
+        _make(run.stdout.parent, run.scratch)
+        return run
+
+    def new_task(self, task_id: str, infile_extension: str, outfile_extension: str) -> TaskDirectory:
+        """Make the directories of a task; `DataDirectoryError` if that is not possible."""
+        task_io = self.root / task_id / "task-io"
+        task = TaskDirectory(
+            root=task_io.parent,
+            infile=task_io / f"infile-{task_id}{infile_extension}",
+            outfile=task_io / f"outfile-{task_id}{outfile_extension}",
+        )
+        _make(task.task_io, task.stdout.parent, task.scratch)
+        return task
+
+    def write_infile(self, task: TaskDirectory, content: bytes) -> None:
+        """Write what the task is to read; `DataDirectoryError` if that is not possible."""
+        with _pilots_own_fault():
+            task.infile.write_bytes(content)
+
+    async def keep(self, run: RunDirectory) -> None:
+        """Keep the files of a failed task, without its scratch, as long as the limits allow."""
+        await remove_tree(run.scratch)
+        for gone in self._kept.add(run.root, tree_size(run.root)):
+            log.info("removing the files of a failed task, there are too many", task=gone.name)
+            await remove_tree(gone)
+
+    async def drop_scratch(self, run: RunDirectory) -> None:
+        """Remove the scratch alone."""
+        await remove_tree(run.scratch)
+
+    async def drop(self, run: RunDirectory) -> None:
+        """Remove all of a run."""
+        await remove_tree(run.root)
+
+
+def read_outfile(path: Path, limit: int) -> bytes | None:
+    """What a task wrote; None if there is no outfile.
+
+    Raises:
+        BadOutput: it is not a regular file (a link could lead to the pilot's own files), too large, or unreadable.
+    """
+    try:
+        fd = os.open(path, _READ_FLAGS)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise BadOutput(f"the task's outfile cannot be read: {error.strerror}") from error
+    with os.fdopen(fd, "rb") as file:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise BadOutput("the task's outfile is not a regular file")
+        if status.st_size > limit:
+            raise BadOutput(f"the task's outfile has {status.st_size} bytes, more than the limit of {limit}")
+        return file.read()
+
+
+def read_tail(path: Path, size: int) -> str:
+    """The last `size` bytes of a task's stdout or stderr as text; "" if there is nothing to read."""
+    try:
+        fd = os.open(path, _READ_FLAGS)
+    except OSError:
+        return ""
+    with os.fdopen(fd, "rb") as file:
+        file.seek(max(0, os.fstat(fd).st_size - size))
+        return file.read(size).decode(errors="replace")
+
+
+def tree_size(root: Path) -> int:
+    """Bytes on disk below `root`; links are not followed."""
+    total = 0
+    todo = [str(root)]
+    while todo:
+        for entry in _entries(todo.pop()):
+            if entry.is_dir(follow_symlinks=False):
+                todo.append(entry.path)
+            else:
+                total += _blocks(entry)
+    return total
+
+
+def _blocks(entry: "os.DirEntry[str]") -> int:
+    try:
+        return entry.stat(follow_symlinks=False).st_blocks * 512
+    except OSError:
+        return 0
+
+
+async def remove_tree(root: Path) -> None:
+    """Remove `root` and all below it, also directories that the task made unreadable; what cannot go is said."""
+    steps = 0
+    todo: list[tuple[str, bool]] = [(str(root), False)]
+    while todo:
+        path, emptied = todo.pop()
+        steps += 1
+        if steps % _STEP == 0:
+            await trio.lowlevel.checkpoint()
+        if emptied:
+            _try(os.rmdir, path)
+            continue
+        todo.append((path, True))
+        for entry in _entries(path):
+            if entry.is_dir(follow_symlinks=False):
+                todo.append((entry.path, False))
+            else:
+                steps += 1
+                _try(os.unlink, entry.path)
+
+
+def _entries(path: str) -> "list[os.DirEntry[str]]":
+    try:
+        if os.lstat(path).st_mode & stat.S_IRWXU != stat.S_IRWXU:
+            os.chmod(path, stat.S_IRWXU)  # noqa: PTH101  the task closed its own directory
+        with os.scandir(path) as entries:
+            return list(entries)
+    except OSError:
+        return []  # it is not there, or no directory
+
+
+def _try(act: Callable[[str], None], path: str) -> None:
+    try:
+        act(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        log.warning("cannot remove a task's file", path=path, error=error.strerror)
+
+
+def _make(*directories: Path) -> None:
+    with _pilots_own_fault():
+        for each in directories:
+            each.mkdir(parents=True)
+
+
+@contextmanager
+def _pilots_own_fault() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DataDirectoryError(f"the pilot's data directory cannot be used: {error}") from error

@@ -1,0 +1,56 @@
+"""A failed task's stderr → the one text that tells its user what went wrong; pure."""
+
+import re
+from typing import Final
+
+NOTHING: Final = "<no stderr logs>"
+TAIL_BYTES: Final = 64 * 1024
+"""So much of the end of a stderr file is looked at."""
+
+_TRACEBACK: Final = "Traceback (most recent call last):"
+_RUNTIME_LINE: Final = re.compile(
+    r"^(?:\x1b\[[0-9;]*m)*(?:FATAL|ERROR|WARNING|LOG|INFO|VERBOSE|DEBUG)(?:\x1b\[[0-9;]*m)*\s+"
+    r"\[U=\d+,P=\d+\]\s+\S+\s+(?P<message>.*)$"
+)
+"""A line of Apptainer's own log: `LEVEL   [U=1000,P=12]   Func()   message`."""
+_EXCEPTION: Final = re.compile(r"^(?P<name>[A-Za-z_][\w.]*)(?::|$)")
+
+
+def excerpt(stderr: str) -> str:
+    """The last Python traceback; else the last line that is not the runtime's own; else the runtime's last word."""
+    if found := last_traceback(stderr):
+        return found
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    if not lines:
+        return NOTHING
+    for line in reversed(lines):
+        if not _RUNTIME_LINE.match(line):
+            return line
+    match = _RUNTIME_LINE.match(lines[-1])
+    assert match is not None
+    return f"[Apptainer-Error] {match['message'].strip()}"
+
+
+def last_traceback(stderr: str) -> str:
+    """The last Python traceback from its heading to its exception's line; "" if there is none."""
+    start = stderr.rfind(_TRACEBACK)
+    if start < 0:
+        return ""
+    # A traceback inside an exception group is indented behind `|`; a plain one may be indented as a whole.
+    start = stderr.rfind("\n", 0, start) + 1
+    lines = stderr[start:].splitlines()
+    margin = lines[0][: lines[0].index(_TRACEBACK)]
+    kept = [lines[0]]
+    for line in lines[1:]:
+        kept.append(line)
+        body = line.removeprefix(margin)
+        if body and not body[0].isspace():
+            break
+    return "\n".join(line.removeprefix(margin).rstrip() for line in kept)
+
+
+def exception_name(stderr: str) -> str:
+    """The class of the exception that the last traceback ends with, as Python printed it; "" if there is none."""
+    lines = last_traceback(stderr).splitlines()
+    match = _EXCEPTION.match(lines[-1]) if lines else None
+    return match["name"] if match else ""

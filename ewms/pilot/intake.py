@@ -1,0 +1,80 @@
+"""Taking events: a free slot first, then the next event of any queue.
+
+Each queue has a puller that waits until its event is wanted; whoever waits longest comes next, so that a full queue
+does not starve the others. An event that was received but not begun when intake is cancelled is handed back.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NoReturn
+
+import attrs
+import structlog
+import trio
+
+from ewms.pilot.brokers.base import Delivery, Source
+from ewms.pilot.work import give
+
+log = structlog.stdlib.get_logger(__name__)
+
+Handle = Callable[[Source, Delivery], Awaitable[None]]
+Item = tuple[Source, Delivery]
+
+
+@attrs.define(kw_only=True)
+class Intake:
+    """Takes events from its sources and starts `handle` for each in the in-flight nursery."""
+
+    sources: Sequence[Source]
+    slots: int
+    first_timeout: float
+    """s to wait for the first event."""
+    timeout: float
+    """s to wait for each further one, while there is room for it."""
+    handle: Handle
+    on_first: Callable[[], None]
+    """Called when the first event came."""
+    may_begin: Callable[[], bool] = lambda: True
+    """Asked before each event is taken; False ends the intake."""
+
+    async def run(self, in_flight: trio.Nursery) -> None:
+        """Take events until none came for the timeout (or `may_begin` says no); cancelling it is the other way out."""
+        send, receive = trio.open_memory_channel[Item](0)
+        async with trio.open_nursery() as pullers:
+            for source in self.sources:
+                pullers.start_soon(self._pull, source, send)
+            await self._take(receive, in_flight)
+            pullers.cancel_scope.cancel()
+
+    async def _take(self, items: trio.MemoryReceiveChannel[Item], in_flight: trio.Nursery) -> None:
+        free = trio.Semaphore(self.slots)
+        timeout, is_first = self.first_timeout, True
+        while True:
+            await free.acquire()
+            if not self.may_begin():
+                return
+            item: Item | None = None
+            with trio.move_on_after(timeout):
+                item = await items.receive()
+            if item is None:
+                log.info("no event came, taking no more", waited_s=timeout)
+                return
+            # No checkpoint between receiving and starting: an event in between would belong to nobody.
+            in_flight.start_soon(self._one, *item, free)
+            if is_first:
+                timeout, is_first = self.timeout, False
+                self.on_first()
+
+    async def _one(self, source: Source, delivery: Delivery, free: trio.Semaphore) -> None:
+        try:
+            await self.handle(source, delivery)
+        finally:
+            free.release()
+
+    async def _pull(self, source: Source, items: trio.MemorySendChannel[Item]) -> NoReturn:
+        while True:
+            delivery = await source.receive()
+            try:
+                await items.send((source, delivery))
+            except trio.Cancelled:
+                await give(source.hand_back, delivery)
+                raise

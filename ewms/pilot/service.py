@@ -1,0 +1,289 @@
+"""One pilot: connections ⊃ in-flight tasks ⊃ intake. `stopping.py` has the order in which it stops."""
+
+import secrets
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from pathlib import Path
+from typing import Final, NoReturn
+
+import attrs
+import structlog
+import trio
+
+from ewms.contract import PilotStatus
+from ewms.pilot import arguments
+from ewms.pilot import lease as leases
+from ewms.pilot.brokers import open_broker
+from ewms.pilot.brokers.base import Broker, QueueAddress, Sink, Source
+from ewms.pilot.containers import open_platform
+from ewms.pilot.containers.base import Mount, Platform
+from ewms.pilot.containers.mounts import checked
+from ewms.pilot.containment import Paths, Recipe, run
+from ewms.pilot.directories import DataDirectory, Kept
+from ewms.pilot.errors import ExitStatus, InitFailed, TaskError, root_cause, status_of
+from ewms.pilot.intake import Intake
+from ewms.pilot.report import Report, open_report
+from ewms.pilot.settings import PilotSettings, environment
+from ewms.pilot.stopping import Reason, Stopping
+from ewms.pilot.tally import Tally
+from ewms.pilot.task import CLEANING_LIMIT_S, Tasks, dump, hub_mount
+from ewms.pilot.work import Work
+from ewms.secret import Secret, redact
+
+log = structlog.stdlib.get_logger(__name__)
+
+OpenBroker = Callable[[str, str, Secret], AbstractAsyncContextManager[Broker]]
+OpenPlatform = Callable[[PilotSettings], AbstractAsyncContextManager[Platform]]
+LEASE_MARGIN_S: Final = 30.0
+"""A task is begun only if the worker's time is longer than a typical task by so much."""
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+
+async def main(
+    settings: PilotSettings,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    brokers: OpenBroker = open_broker,
+    platforms: OpenPlatform = open_platform,
+) -> int:
+    """Run one pilot to its end; its exit status. `task_status` is told when it listens for events."""
+    pilot = Pilot(settings=settings, brokers=brokers, platforms=platforms, listening=task_status.started)
+    with trio.open_signal_receiver(*_SIGNALS) as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_watch, signals, pilot.stopping)
+            status = await pilot.run()
+            nursery.cancel_scope.cancel()
+    if words := pilot.tally.last_words():
+        sys.stderr.write(f"{redact(words)}\n")
+    return status
+
+
+async def _watch(signals: AsyncIterator[int], stopping: Stopping) -> NoReturn:
+    async for number in signals:
+        log.warning("signal received, stopping", signal=signal.Signals(number).name)
+        stopping.evict()
+    raise AssertionError("signals never end")
+
+
+@attrs.define(kw_only=True)
+class Pilot:
+    """One pilot's life."""
+
+    settings: PilotSettings
+    brokers: OpenBroker
+    platforms: OpenPlatform
+    listening: Callable[[], None]
+    tally: Tally = attrs.field(factory=Tally)
+    pilot_id: str = attrs.field(factory=lambda: f"{socket.gethostname()}-{secrets.token_hex(4)}")
+    lease: leases.Lease = attrs.field(init=False)
+    stopping: Stopping = attrs.field(init=False)
+    data: DataDirectory = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        settings = self.settings
+        self.lease = read_lease(settings)
+        self.stopping = Stopping(grace=self.lease.grace if settings.stop_grace is None else settings.stop_grace)
+        kept = Kept(settings.keep_failed_count, settings.keep_failed_bytes)
+        self.data = DataDirectory((settings.data_dir_parent or Path.cwd()).absolute(), kept=kept)
+
+    async def run(self) -> ExitStatus:
+        """From the first chirp to the last; the exit status."""
+        async with open_report(self.settings) as report:
+            report.started()
+            try:
+                with self.stopping.everything:
+                    await self._connected(report)
+                status = self._status()
+            except Exception as error:  # noqa: BLE001  told, and turned into an exit status
+                status = _tell_fatal(error, report)
+            else:
+                if self.tally.handed_back and self.stopping.evicted:
+                    report.error("the pilot was stopped by a signal; unfinished tasks were handed back")
+                report.status(PilotStatus.DONE)
+            log.info(
+                "pilot ends",
+                exit_status=status.name,
+                succeeded=self.tally.succeeded,
+                failed=self.tally.failed,
+                handed_back=self.tally.handed_back,
+            )
+            await self._quarantine(status)
+        return status
+
+    def _status(self) -> ExitStatus:
+        if self.tally.failed:
+            return ExitStatus.TASKS_FAILED
+        return ExitStatus.STOPPED if self.stopping.evicted else ExitStatus.OK
+
+    async def _connected(self, report: Report) -> None:
+        for warning in (*self.settings.warnings, *self.lease.not_understood):
+            log.warning("please note", note=warning)
+        self.data.create()
+        async with AsyncExitStack() as stack:
+            platform = await stack.enter_async_context(self.platforms(self.settings))
+            recipe = await self._recipe(platform, "task")
+            connections = Connections(stack, self.brokers)
+            sinks = [await connections.sink(address) for address in self.settings.outgoing]
+            for address in self.settings.incoming:
+                await connections.broker(address)  # a refusal is found before the init container has run
+            if self.settings.init_image:
+                report.status(PilotStatus.RUNNING_INIT_COMMAND)
+                await self._init(platform)
+            prefetch = self.settings.broker_prefetch
+            sources = [await connections.source(address, prefetch) for address in self.settings.incoming]
+            await self._tasking(platform, recipe, sources, sinks, report)
+
+    async def _recipe(self, platform: Platform, kind: str) -> Recipe:
+        """What to run for each task, or once as init container; checks what can be checked beforehand."""
+        settings = self.settings
+        mounts = (hub_mount(self.data), *(Mount(path, path, read_only=True) for path in settings.external))
+        if platform.isolates:
+            checked(mounts)
+        is_task = kind == "task"
+        return Recipe(
+            image=await platform.prepare(settings.task_image if is_task else settings.init_image),
+            words=arguments.split(settings.task_args if is_task else settings.init_args),
+            environment=environment(settings.task_env_json if is_task else settings.init_env_json),
+            timeout=settings.task_timeout if is_task else settings.init_timeout,
+            mounts=mounts,
+        )
+
+    async def _init(self, platform: Platform) -> None:
+        recipe = await self._recipe(platform, "init")
+        directory = self.data.new_run(f"init-{secrets.token_hex(4)}")
+        paths = Paths(data_hub=str(platform.path_inside(hub_mount(self.data))))
+        try:
+            await run(platform, recipe, directory, name=f"ewms-{directory.run_id}", mounts=(), paths=paths)
+        except TaskError as error:
+            dump(directory)
+            raise InitFailed(f"init container: {error}") from error
+        finally:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + CLEANING_LIMIT_S):
+                await self.data.drop_scratch(directory)
+        log.info("init container done")
+
+    async def _tasking(
+        self, platform: Platform, recipe: Recipe, sources: Sequence[Source], sinks: Sequence[Sink], report: Report
+    ) -> None:
+        tasks = Tasks(
+            settings=self.settings,
+            pilot_id=self.pilot_id,
+            platform=platform,
+            recipe=recipe,
+            data=self.data,
+            stopping=self.stopping,
+        )
+        work = Work(
+            settings=self.settings,
+            pilot_id=self.pilot_id,
+            tasks=tasks,
+            sinks=sinks,
+            stopping=self.stopping,
+            tally=self.tally,
+            report=report,
+        )
+        intake = Intake(
+            sources=sources,
+            slots=self.settings.slots,
+            first_timeout=self.settings.first_message_timeout,
+            timeout=self.settings.timeout_incoming,
+            handle=work.handle,
+            on_first=lambda: report.status(PilotStatus.TASKING),
+            may_begin=self._has_time(),
+        )
+        report.status(PilotStatus.AWAITING_FIRST_MESSAGE)
+        try:
+            with self.stopping.in_flight:
+                async with trio.open_nursery() as in_flight:
+                    self.stopping.begun = True
+                    self.listening()
+                    with self.stopping.intake:
+                        await intake.run(in_flight)
+                        self.stopping.stop_listening(Reason.NO_EVENT)
+                    log.info(
+                        "taking no more events", reason=str(self.stopping.reason), running=len(in_flight.child_tasks)
+                    )
+                    if in_flight.child_tasks:
+                        report.status(PilotStatus.PENDING_REMAINING_TASKS)
+        finally:
+            await work.hand_back_held()
+
+    def _has_time(self) -> Callable[[], bool]:
+        """Whether one more typical task fits into what is left of this worker's time."""
+        if self.lease.ends is None:
+            return lambda: True
+        ends = trio.current_time() + self.lease.ends - time.time()
+
+        def has_time() -> bool:
+            if ends - trio.current_time() > self.tally.typical_s + LEASE_MARGIN_S:
+                return True
+            self.stopping.stop_listening(Reason.LEASE)
+            return False
+
+        return has_time
+
+    async def _quarantine(self, status: ExitStatus) -> None:
+        suspect = status not in (ExitStatus.OK, ExitStatus.STOPPED, ExitStatus.CONFIGURATION)
+        if status is ExitStatus.TASKS_FAILED:
+            suspect = self.stopping.reason is Reason.TASK_ERROR
+        if suspect and self.settings.quarantine_time and not self.stopping.evicted:
+            log.warning("staying in place after an error", quarantine_s=self.settings.quarantine_time)
+            with self.stopping.quarantine:
+                await trio.sleep(self.settings.quarantine_time)
+
+
+class Connections:
+    """One connection to each broker, whatever number of queues it has; the stack closes them."""
+
+    def __init__(self, stack: AsyncExitStack, open_one: OpenBroker) -> None:
+        self._stack = stack
+        self._open_one = open_one
+        self._brokers: dict[tuple[str, str, Secret], Broker] = {}
+
+    async def broker(self, address: QueueAddress) -> Broker:
+        """The connection that `address` needs."""
+        key = (address.broker_type, address.broker_address, address.auth_token)
+        if key not in self._brokers:
+            self._brokers[key] = await self._stack.enter_async_context(self._open_one(*key))
+        return self._brokers[key]
+
+    async def source(self, address: QueueAddress, prefetch: int) -> Source:
+        """Start consuming a queue."""
+        return await self._stack.enter_async_context(
+            (await self.broker(address)).source(address.queue, prefetch=prefetch)
+        )
+
+    async def sink(self, address: QueueAddress) -> Sink:
+        """Get ready to publish to a queue."""
+        return await self._stack.enter_async_context((await self.broker(address)).sink(address.queue))
+
+
+def read_lease(settings: PilotSettings) -> leases.Lease:
+    """What the job's and the machine's ads say; outside HTCondor there are none."""
+    return leases.read(_text_of(settings.job_ad), _text_of(settings.machine_ad), now=time.time())
+
+
+def _text_of(ad: Path | None) -> str:
+    try:
+        return ad.read_text(errors="replace") if ad else ""
+    except OSError as error:
+        log.warning("cannot read an ad of this job", path=str(ad), error=str(error))
+        return ""
+
+
+def _tell_fatal(error: Exception, report: Report) -> ExitStatus:
+    cause = root_cause(error)
+    status = status_of(cause)
+    if status is ExitStatus.BUG:
+        log.error("a bug ends the pilot", exc_info=error)
+    else:
+        log.error("pilot failed", error=str(cause), exit_status=status.name)
+    text = f"{type(cause).__name__}: {cause}"
+    report.error(text, "".join(traceback.format_exception(error)) if status is ExitStatus.BUG else "")
+    report.status(PilotStatus.FATAL_ERROR)
+    return status

@@ -1,0 +1,343 @@
+"""The pilot's settings: every environment variable of the contract, checked before anything is connected.
+
+`read(environ)` is the only entrance; what it returns is complete and consistent, or it raises one `SettingsError` with
+a line for each problem. The names are public: task authors, the TMS and operators set them.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import attrs
+
+from ewms.pilot.arguments import ArgumentsError, split
+from ewms.pilot.brokers.base import QueueAddress
+from ewms.secret import Secret
+from ewms.settings import AtLeast, SettingsError, load, variable
+
+Level = Literal["debug", "info", "warning", "error", "critical"]
+PlatformName = Literal["apptainer", "bwrap", "docker", "process", "auto"]
+ChirpDestination = Literal["job_event_log", "job_attr"]
+
+LIST_SEPARATOR: Final = ";"
+_P: Final = "EWMS_PILOT_"
+
+
+@attrs.frozen(kw_only=True)
+class PilotSettings:
+    """What one pilot was told. Times are in s, sizes in bytes."""
+
+    task_image: str = variable(f"{_P}TASK_IMAGE", "image that each task container is started from")
+    task_args: str = variable(
+        f"{_P}TASK_ARGS",
+        "arguments of the task, split into words like a POSIX shell does, never given to a shell; "
+        "{{INFILE}}, {{OUTFILE}} and {{DATA_HUB}} are replaced",
+        default="",
+    )
+    task_env_json: dict[str, Any] = variable(
+        f"{_P}TASK_ENV_JSON", "JSON object of strings and integers: environment of the task container", default={}
+    )
+    task_timeout: Annotated[float, AtLeast(0.001)] | None = variable(
+        f"{_P}TASK_TIMEOUT",
+        "s for one task; over it the whole container is killed and the task has failed",
+        default=None,
+        aliases=(f"{_P}SUBPROC_TIMEOUT",),
+    )
+
+    init_image: str = variable(
+        f"{_P}INIT_IMAGE", "image of the init container, run once before any event is taken", default=""
+    )
+    init_args: str = variable(f"{_P}INIT_ARGS", "arguments of the init container", default="")
+    init_env_json: dict[str, Any] = variable(
+        f"{_P}INIT_ENV_JSON", "JSON object of strings and integers: environment of the init container", default={}
+    )
+    init_timeout: Annotated[float, AtLeast(0.001)] | None = variable(
+        f"{_P}INIT_TIMEOUT", "s for the init container", default=None
+    )
+
+    queue_incoming: str = variable(f"{_P}QUEUE_INCOMING", "queues that events come from, separated by `;`")
+    queue_incoming_auth_token: Secret = variable(
+        f"{_P}QUEUE_INCOMING_AUTH_TOKEN", "a token for each incoming queue, in step", default=Secret("")
+    )
+    queue_incoming_broker_type: str = variable(
+        f"{_P}QUEUE_INCOMING_BROKER_TYPE", "the broker type of each incoming queue, in step", default="rabbitmq"
+    )
+    queue_incoming_broker_address: str = variable(
+        f"{_P}QUEUE_INCOMING_BROKER_ADDRESS", "the broker address of each incoming queue, in step", default="localhost"
+    )
+    queue_outgoing: str = variable(
+        f"{_P}QUEUE_OUTGOING", "queues that every output event goes to, separated by `;`", default=""
+    )
+    queue_outgoing_auth_token: Secret = variable(
+        f"{_P}QUEUE_OUTGOING_AUTH_TOKEN", "a token for each outgoing queue, in step", default=Secret("")
+    )
+    queue_outgoing_broker_type: str = variable(
+        f"{_P}QUEUE_OUTGOING_BROKER_TYPE", "the broker type of each outgoing queue, in step", default="rabbitmq"
+    )
+    queue_outgoing_broker_address: str = variable(
+        f"{_P}QUEUE_OUTGOING_BROKER_ADDRESS", "the broker address of each outgoing queue, in step", default="localhost"
+    )
+
+    infile_ext: str = variable(f"{_P}INFILE_EXT", "extension of the infile, with or without the dot", default=".in")
+    outfile_ext: str = variable(f"{_P}OUTFILE_EXT", "extension of the outfile, with or without the dot", default=".out")
+    prefetch: Annotated[int, AtLeast(1)] = variable(
+        f"{_P}PREFETCH",
+        "unacknowledged events that the broker may hand over (at least the slots); more keeps events from other pilots",
+        default=1,
+    )
+    timeout_first_message: Annotated[float, AtLeast(0)] | None = variable(
+        f"{_P}TIMEOUT_QUEUE_WAIT_FOR_FIRST_MESSAGE",
+        f"s to wait for the first event (default: {_P}TIMEOUT_QUEUE_INCOMING)",
+        default=None,
+    )
+    timeout_incoming: Annotated[float, AtLeast(1)] = variable(
+        f"{_P}TIMEOUT_QUEUE_INCOMING",
+        "s without a new event, and room for one, after which the pilot stops listening",
+        default=1.0,
+    )
+    max_concurrent_tasks: int = variable(
+        f"{_P}MAX_CONCURRENT_TASKS", "tasks that run at the same time (slots); below 1 means 1", default=1
+    )
+    external_directories: str = variable(
+        f"{_P}EXTERNAL_DIRECTORIES",
+        "comma-separated directories of the host, mounted read-only at the same path",
+        default="",
+    )
+
+    stop_listening_on_task_error: bool = variable(
+        f"{_P}STOP_LISTENING_ON_TASK_ERROR",
+        "take no further events after a task failed on an event that had not failed elsewhere: this machine is suspect",
+        default=True,
+    )
+    okay_errors: tuple[str, ...] = variable(
+        f"{_P}OKAY_ERRORS", "names of exception classes that do not trigger the previous rule", default=()
+    )
+    quarantine_time: Annotated[float, AtLeast(0)] = variable(
+        f"{_P}QUARANTINE_TIME",
+        "s to stay in place after an error, so that no other job lands on a bad machine; "
+        f"only together with {_P}STOP_LISTENING_ON_TASK_ERROR",
+        default=0.0,
+    )
+    keep_all_task_files: bool = variable(
+        f"{_P}KEEP_ALL_TASK_FILES", "keep the directories of successful tasks too", default=False
+    )
+    keep_failed_count: Annotated[int, AtLeast(0)] = variable(
+        f"{_P}KEEP_FAILED_COUNT", "directories of failed tasks that are kept at most (the oldest go first)", default=100
+    )
+    keep_failed_bytes: Annotated[int, AtLeast(0)] = variable(
+        f"{_P}KEEP_FAILED_BYTES", "bytes in directories of failed tasks that are kept at most", default=1_000_000_000
+    )
+    dump_task_output: bool = variable(
+        f"{_P}DUMP_TASK_OUTPUT",
+        "copy every task's stdout and stderr to the pilot's own (always done for a failed one)",
+        default=False,
+    )
+    data_dir_parent: Path | None = variable(
+        f"{_P}DATA_DIR_PARENT_PATH_ON_HOST",
+        "where `ewms-pilot-data/` is made (default: the working directory)",
+        default=None,
+    )
+
+    htchirp: bool = variable(f"{_P}HTCHIRP", "report to HTCondor through chirp", default=False)
+    htchirp_dest: ChirpDestination = variable(
+        f"{_P}HTCHIRP_DEST", "JOB_EVENT_LOG or JOB_ATTR: where the reports go", default="job_attr"
+    )
+    htchirp_ratelimit_interval: Annotated[float, AtLeast(0)] = variable(
+        f"{_P}HTCHIRP_RATELIMIT_INTERVAL",
+        "s between counter updates (status changes and errors go at once)",
+        default=60.0,
+    )
+
+    cl_log: Level = variable(f"{_P}CL_LOG", "log level", default="info")
+    cl_log_third_party: Level = variable(f"{_P}CL_LOG_THIRD_PARTY", "log level of libraries", default="warning")
+    container_debug: bool = variable(
+        f"{_P}CONTAINER_DEBUG", "let the container runtime say what it does", default=False
+    )
+    stop_grace: Annotated[float, AtLeast(0)] | None = variable(
+        f"{_P}STOP_GRACE",
+        "s that running tasks get after SIGTERM (default: the job's and machine's vacate time - 10; "
+        "10 outside HTCondor)",
+        default=None,
+    )
+
+    container_platform: PlatformName = variable(
+        "_EWMS_PILOT_CONTAINER_PLATFORM",
+        "apptainer, docker, process (no isolation, development only) or auto",
+        default="docker",
+    )
+    apptainer_build_workdir: Path = variable(
+        "_EWMS_PILOT_APPTAINER_BUILD_WORKDIR",
+        "where images are converted to directories",
+        default=Path("/var/tmp"),  # noqa: S108  the contract's default
+    )
+    apptainer_must_be_directory: bool = variable(
+        "_EWMS_PILOT_APPTAINER_IMAGE_DIRECTORY_MUST_BE_PRESENT",
+        "refuse to convert: the image must already be a directory",
+        default=True,
+    )
+    docker_shm_size: str = variable("_EWMS_PILOT_DOCKER_SHM_SIZE", "docker's --shm-size", default="")
+
+    # What HTCondor and the system tell; not the pilot's own, but read at the same edge.
+    chirp_config: Path | None = variable("_CONDOR_CHIRP_CONFIG", "chirp's address and cookie (HTCondor)", default=None)
+    job_ad: Path | None = variable("_CONDOR_JOB_AD", "the job's ad (HTCondor)", default=None)
+    machine_ad: Path | None = variable("_CONDOR_MACHINE_AD", "the machine's ad (HTCondor)", default=None)
+    path: str = variable("PATH", "where the container runtime is looked for", default=os.defpath)
+    home: str = variable("HOME", "the container runtime's own home", default="")
+    apptainer_cachedir: str = variable("APPTAINER_CACHEDIR", "Apptainer's own cache", default="")
+    apptainer_tmpdir: str = variable("APPTAINER_TMPDIR", "Apptainer's own temporary files", default="")
+
+    @staticmethod
+    def problems_between(values: Mapping[str, Any]) -> Iterator[str]:
+        """What is wrong with the values together; those that are wrong by themselves are not in `values`."""
+        for name in ("task_image", "queue_incoming"):
+            if not values.get(name, "set").strip():
+                yield f"{_P}{name.upper()}: is required but empty"
+        for direction in ("incoming", "outgoing"):
+            yield from _queue_problems(direction, values)
+        for kind in ("task", "init"):
+            yield from _environment_problems(f"{_P}{kind.upper()}_ENV_JSON", values.get(f"{kind}_env_json", {}))
+            yield from _argument_problems(f"{_P}{kind.upper()}_ARGS", values.get(f"{kind}_args", ""))
+        for name in ("infile_ext", "outfile_ext"):
+            if set(values.get(name, "")) & set("/\0"):
+                yield f"{_P}{name.upper()}: {values[name]!r} is not allowed: use a file extension such as .json"
+        yield from _directory_problems(values)
+        if values.get("quarantine_time") and values.get("stop_listening_on_task_error") is False:
+            yield (
+                f"{_P}QUARANTINE_TIME: {values['quarantine_time']:g} is not allowed: it works only together with "
+                f"{_P}STOP_LISTENING_ON_TASK_ERROR"
+            )
+
+    @property
+    def incoming(self) -> tuple[QueueAddress, ...]:
+        """The incoming queues."""
+        return _queues("incoming", attrs.asdict(self, recurse=False))
+
+    @property
+    def outgoing(self) -> tuple[QueueAddress, ...]:
+        """The outgoing queues; an output event goes to every one."""
+        return _queues("outgoing", attrs.asdict(self, recurse=False))
+
+    @property
+    def slots(self) -> int:
+        """How many tasks may run at the same time."""
+        return max(1, self.max_concurrent_tasks)
+
+    @property
+    def broker_prefetch(self) -> int:
+        """The prefetch that the broker is told, constant."""
+        return max(self.prefetch, self.slots)
+
+    @property
+    def first_message_timeout(self) -> float:
+        """Seconds to wait for the first event."""
+        return self.timeout_incoming if self.timeout_first_message is None else self.timeout_first_message
+
+    @property
+    def external(self) -> tuple[Path, ...]:
+        """The host directories that every container sees read-only at the same path."""
+        return tuple(Path(word.strip()) for word in self.external_directories.split(",") if word.strip())
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is allowed but is probably not meant; one line each."""
+        found = []
+        if self.max_concurrent_tasks < 1:
+            found.append(f"{_P}MAX_CONCURRENT_TASKS: {self.max_concurrent_tasks} is below 1 and means 1")
+        if not self.queue_outgoing:
+            found.append(f"{_P}QUEUE_OUTGOING: is not set; what tasks write to their outfile is not sent anywhere")
+        return tuple(found)
+
+
+def read(environ: Mapping[str, str]) -> PilotSettings:
+    """The settings of a pilot.
+
+    Raises:
+        SettingsError: with one line for each problem.
+    """
+    return load(PilotSettings, environ)
+
+
+def extension(text: str) -> str:
+    """A file extension with its dot, however it was written; "" stays ""."""
+    return f".{text.lstrip('.')}" if text.strip(".") else ""
+
+
+def environment(values: Mapping[str, Any]) -> dict[str, str]:
+    """A checked `…_ENV_JSON` object as an environment."""
+    return {name: str(value) for name, value in values.items()}
+
+
+def _queues(direction: str, values: Mapping[str, Any]) -> tuple[QueueAddress, ...]:
+    return tuple(
+        QueueAddress(queue, broker_type.lower(), address, Secret(token))
+        for queue, broker_type, address, token in zip(*_columns(direction, values).values(), strict=True)
+    )
+
+
+def _columns(direction: str, values: Mapping[str, Any]) -> dict[str, Sequence[str]]:
+    """The four lists of one direction, the ones that were left at their defaults as long as the list of queues."""
+    field = f"queue_{direction}"
+    queues = _split(values[field])
+    token = values[f"{field}_auth_token"].reveal()
+    columns: dict[str, Sequence[str]] = {field: queues}
+    for name, text, default in (
+        (f"{field}_broker_type", values[f"{field}_broker_type"], "rabbitmq"),
+        (f"{field}_broker_address", values[f"{field}_broker_address"], "localhost"),
+        (f"{field}_auth_token", token, ""),
+    ):
+        columns[name] = [default] * len(queues) if text == default else _split(text)
+    return columns
+
+
+def _split(text: str) -> list[str]:
+    return [word.strip() for word in text.split(LIST_SEPARATOR)] if text.strip() else []
+
+
+def _queue_problems(direction: str, values: Mapping[str, Any]) -> Iterator[str]:
+    field = f"queue_{direction}"
+    if field not in values:
+        return
+    columns = _columns(direction, values)
+    queues = columns[field]
+    if any(not queue for queue in queues):
+        yield f"{_P}{field.upper()}: {values[field]!r} is not allowed: one of its queues has no name"
+    for name, column in columns.items():
+        if len(column) != len(queues):
+            yield (
+                f"{_P}{name.upper()}: has {len(column)} entries separated by `;`, but {_P}{field.upper()} has "
+                f"{len(queues)}: use one for each queue"
+            )
+
+
+def _environment_problems(name: str, values: Mapping[str, Any]) -> Iterator[str]:
+    for key, value in values.items():
+        if not key or "=" in key or "\0" in key:
+            yield f"{name}: the name {key!r} is not allowed: use names without `=`"
+        elif isinstance(value, bool) or not isinstance(value, str | int):
+            yield f"{name}: the value of {key} is not allowed: use a string or an integer"
+        elif isinstance(value, str) and not _fits_an_environment(value):
+            yield f"{name}: the value of {key} is not allowed: it holds a NUL or a lone surrogate"
+
+
+def _fits_an_environment(value: str) -> bool:
+    try:
+        return b"\0" not in value.encode()
+    except UnicodeEncodeError:
+        return False
+
+
+def _argument_problems(name: str, text: str) -> Iterator[str]:
+    try:
+        split(text)
+    except ArgumentsError as error:
+        yield f"{name}: {text!r} is not allowed: {error}"
+
+
+def _directory_problems(values: Mapping[str, Any]) -> Iterator[str]:
+    for word in values.get("external_directories", "").split(","):
+        if word.strip() and not Path(word.strip()).is_absolute():
+            yield f"{_P}EXTERNAL_DIRECTORIES: {word.strip()!r} is not allowed: use absolute paths"
+
+
+__all__ = ["PilotSettings", "SettingsError", "environment", "extension", "read"]

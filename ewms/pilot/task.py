@@ -1,0 +1,151 @@
+"""One run of one event's task: its directory and infile, the container, the outfile."""
+
+import sys
+from itertools import count
+from pathlib import Path
+from typing import IO, Final
+
+import attrs
+import structlog
+import trio
+
+from ewms.contract import TASK_DATA_DIR
+from ewms.pilot import containment, events
+from ewms.pilot.containers.base import Mount, Platform
+from ewms.pilot.directories import DataDirectory, RunDirectory, TaskDirectory, read_outfile, read_tail
+from ewms.pilot.errors import BadEvent, TaskError
+from ewms.pilot.settings import PilotSettings, extension
+from ewms.pilot.stopping import Stopping
+from ewms.pilot.tally import last_line
+from ewms.secret import redact
+
+log = structlog.stdlib.get_logger(__name__)
+
+DUMP_BYTES: Final = 64 * 1024
+"""So much of the end of a task's stdout, and of its stderr, is copied to the pilot's own."""
+TASK_DATA_PATH: Final = Path(TASK_DATA_DIR)
+CLEANING_LIMIT_S: Final = 5.0
+"""For removing a run's files when the pilot has no more time."""
+_ID_CHARS: Final = 16
+
+
+class Interrupted(Exception):
+    """The grace was over before the task was."""
+
+
+@attrs.frozen(kw_only=True)
+class Tasks:
+    """Runs tasks, each in a container and a directory of its own."""
+
+    settings: PilotSettings
+    pilot_id: str
+    platform: Platform
+    recipe: containment.Recipe
+    data: DataDirectory
+    stopping: Stopping
+    _numbers: "count[int]" = attrs.field(factory=lambda: count(1), init=False)
+
+    async def run(self, event: events.Event) -> bytes | None:
+        """Run one task; what its outfile holds, None if there is none.
+
+        Raises:
+            TaskError: it failed; its files are kept, its stdout and stderr are shown.
+            Interrupted: it was killed because the pilot has to go.
+            ContainerError: the runtime could not start it.
+            DataDirectoryError: its files could not be made.
+        """
+        infile = _infile_of(event, self.settings)
+        task = self.data.new_task(
+            # Pilots may share a data directory, and an event may come twice.
+            f"{_file_name_part(event.event_id)}-{self.pilot_id.rpartition('-')[2]}-{next(self._numbers)}",
+            extension(self.settings.infile_ext),
+            extension(self.settings.outfile_ext),
+        )
+        failed = False
+        began = trio.current_time()
+        try:
+            self.data.write_infile(task, infile)
+            output = await self._contained(task)
+        except TaskError as error:
+            failed = True
+            _tell("task failed", task, began, error=last_line(redact(str(error))))
+            raise
+        except Interrupted:
+            _tell("task stopped", task, began)
+            raise
+        else:
+            _tell("task done", task, began)
+            return output
+        finally:
+            if failed or self.settings.dump_task_output:
+                dump(task)
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + CLEANING_LIMIT_S):
+                await self._clean(task, failed=failed)
+
+    async def _contained(self, task: TaskDirectory) -> bytes | None:
+        with self.stopping.task() as scope:
+            await containment.run(
+                self.platform,
+                self.recipe,
+                task,
+                name=f"ewms-{task.run_id}",
+                mounts=(task_io_mount(task),),
+                paths=self._paths(task),
+            )
+        if scope.cancelled_caught:
+            raise Interrupted
+        return read_outfile(task.outfile, events.MAX_DATA_BYTES)
+
+    def _paths(self, task: TaskDirectory) -> containment.Paths:
+        inside = self.platform.path_inside(task_io_mount(task))
+        return containment.Paths(
+            infile=str(inside / task.infile.name),
+            outfile=str(inside / task.outfile.name),
+            data_hub=str(self.platform.path_inside(hub_mount(self.data))),
+        )
+
+    async def _clean(self, task: TaskDirectory, *, failed: bool) -> None:
+        if failed:
+            await self.data.keep(task)
+        elif self.settings.keep_all_task_files:
+            await self.data.drop_scratch(task)
+        else:
+            await self.data.drop(task)
+
+
+def hub_mount(data: DataDirectory) -> Mount:
+    """The data hub, as every container sees it."""
+    return Mount(data.hub.absolute(), TASK_DATA_PATH / "data-hub")
+
+
+def task_io_mount(task: TaskDirectory) -> Mount:
+    """The directory of infile and outfile, as the task's container sees it."""
+    return Mount(task.task_io.absolute(), TASK_DATA_PATH / "task-io")
+
+
+def dump(run: RunDirectory) -> None:
+    """Copy the end of a run's stdout and stderr to the pilot's own."""
+    for name, path, stream in (("stdout", run.stdout, sys.stdout), ("stderr", run.stderr, sys.stderr)):
+        _dump_one(f"{name} of {run.run_id}", read_tail(path, DUMP_BYTES), stream)
+
+
+def _dump_one(title: str, text: str, stream: IO[str]) -> None:
+    if text.strip():
+        stream.write(f"--- {title}\n{redact(text).rstrip()}\n--- end of {title}\n")
+        stream.flush()
+
+
+def _infile_of(event: events.Event, settings: PilotSettings) -> bytes:
+    try:
+        return events.infile_bytes(event.data, extension(settings.infile_ext))
+    except events.EventError as error:
+        raise BadEvent(f"task failed: {error}") from error
+
+
+def _file_name_part(text: str) -> str:
+    """As much of a foreign id as can stand in a file name."""
+    return "".join(c if c.isascii() and c.isalnum() else "-" for c in text[:_ID_CHARS])
+
+
+def _tell(what: str, task: TaskDirectory, began: float, **more: str) -> None:
+    log.info(what, task=task.run_id, wall_s=round(trio.current_time() - began, 2), **more)
