@@ -1,0 +1,21 @@
+#!/bin/sh
+# What a pilot image runs: `ewms pilot`, with the environment that the TMS transferred.
+#
+# The environment file holds queue tokens: nothing here echoes it, whatever options the shell was started with.
+set +xv
+
+envfile=./ewms_htcondor_envfile.sh
+if [ -r "$envfile" ]; then
+    . "$envfile"
+fi
+
+# The image brings its container runtimes along; which of them work is seen on the machine.
+export _EWMS_PILOT_CONTAINER_PLATFORM="${_EWMS_PILOT_CONTAINER_PLATFORM:-auto}"
+
+python3 -c '
+import importlib.metadata, platform, sys
+print("EWMS pilot", importlib.metadata.version("ewms-htcondor"), "on Python", platform.python_version(), file=sys.stderr)
+'
+
+# exec: HTCondor sends SIGTERM to this process only.
+exec python3 -m ewms pilot "$@"

@@ -1,0 +1,249 @@
+"""Bring up a whole pool, or only its broker: get what is missing, enter, start, check, and leave nothing behind."""
+
+import subprocess
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+import platformdirs
+
+from ewms.secret import Secret
+from ewms.testing.pool.condor import apptainer_version, condor_version, start_condor
+from ewms.testing.pool.data import containers_dir
+from ewms.testing.pool.images import image
+from ewms.testing.pool.namespace import Namespace, open_namespace
+from ewms.testing.pool.rabbitmq import RabbitServer, start_rabbitmq
+from ewms.testing.pool.rootfs import root_filesystem
+from ewms.testing.pool.sites import RootPython, debian_version, site
+from ewms.testing.pool.steps import Progress, in_parallel
+from ewms.testing.pool.surroundings import check_surroundings
+from ewms.testing.pool.wheels import running_wheel
+
+_USER: Final = "ewms"
+_PILOT_IMAGE: Final = "/images/ewms-pilot"
+_TASK_IMAGE: Final = "/images/task:1"
+_WORKER_IMAGE: Final = "/images/worker:1"
+
+
+@attrs.frozen
+class Versions:
+    """What runs in a pool, as the running things say; empty for what does not."""
+
+    condor: str
+    apptainer: str
+    rabbitmq: str
+
+
+@attrs.frozen(kw_only=True)
+class Pool:
+    """A healthy HTCondor pool on this machine."""
+
+    versions: Versions
+    python: str
+    """An interpreter inside that has `ewms[tms]`."""
+    job_dir: Path
+    """The ordinary user's; the same path inside and outside."""
+    logs: Path
+    """HTCondor's and RabbitMQ's own logs."""
+    pilot_image_base: str
+    pilot_tag: str
+    """The pilot image is `pilot_image_base:pilot_tag`."""
+    task_image: str
+    """Runs its arguments; has a shell, coreutils and Python."""
+    worker_image: str
+    """Runs `./job.sh`, a file that came with the job; has Python."""
+    broker: RabbitServer | None
+    inside: Namespace
+
+    @property
+    def broker_address(self) -> str:
+        """Where the pool's RabbitMQ is; the password is `broker_token`."""
+        assert self.broker is not None, "this pool was opened without RabbitMQ"
+        return self.broker.address
+
+    @property
+    def broker_token(self) -> Secret:
+        """The password for `broker_address`."""
+        assert self.broker is not None, "this pool was opened without RabbitMQ"
+        return self.broker.token
+
+    def command(
+        self, argv: Sequence[str], *, user: str = _USER, env: Mapping[str, str] | None = None, cwd: str | None = None
+    ) -> list[str]:
+        """The command line that runs `argv` inside; see `Namespace.command`."""
+        return self.inside.command(argv, user=user, env=env, cwd=cwd)
+
+    async def run(self, argv: Sequence[str], **options: Any) -> subprocess.CompletedProcess[bytes]:
+        """Run a command inside to its end; see `Namespace.run`."""
+        return await self.inside.run(argv, **options)
+
+
+@asynccontextmanager
+async def open_pool(
+    work_dir: Path,
+    *,
+    progress: Progress,
+    n_cpus: int = 8,
+    cache_dir: Path | None = None,
+    rabbitmq: bool = True,
+    wheel: Path | None = None,
+    extra_config: str = "",
+) -> AsyncIterator[Pool]:
+    """A real HTCondor pool on this machine, with RabbitMQ beside it, while the context lasts.
+
+    The first time, it gets a few hundred MB of Debian packages and keeps them under `cache_dir` (the user's cache
+    directory by default). `work_dir` becomes readable for everybody who can walk there, so that jobs can use it.
+    `wheel` is installed for the TMS and in the pilot image; without it, the package as it runs here is.
+
+    Raises:
+        PoolUnavailable: with the one condition that failed.
+    """
+    async with AsyncExitStack() as stack:
+        kit = _Kit(_prepared(work_dir), cache_dir or _default_cache_dir(), progress, stack)
+        materials = _Materials(kit, wheel or running_wheel(work_dir))
+        await in_parallel(materials.for_pool, materials.for_pilots)
+        inside = await kit.enter(materials.pool_root)
+        running = _Running(kit, inside, materials)
+
+        async def condor() -> None:
+            await start_condor(inside, kit.logs, n_cpus=n_cpus, extra_config=extra_config, progress=progress)
+
+        async def broker() -> None:
+            if rabbitmq:
+                running.broker = await start_rabbitmq(inside, kit.logs, progress)
+
+        await in_parallel(condor, broker, running.images)
+        yield await running.pool()
+
+
+@asynccontextmanager
+async def open_rabbitmq(
+    work_dir: Path, *, progress: Progress, cache_dir: Path | None = None
+) -> AsyncIterator[RabbitServer]:
+    """The pool's RabbitMQ, without the pool.
+
+    Raises:
+        PoolUnavailable: with the one condition that failed.
+    """
+    async with AsyncExitStack() as stack:
+        kit = _Kit(_prepared(work_dir), cache_dir or _default_cache_dir(), progress, stack)
+        inside = await kit.enter(await kit.root("pool-root"))
+        yield await start_rabbitmq(inside, kit.logs, progress)
+
+
+@attrs.frozen
+class _Kit:
+    """What everything is got with; what it gets stays until the stack is left."""
+
+    work_dir: Path
+    cache_dir: Path
+    progress: Progress
+    stack: AsyncExitStack
+
+    @property
+    def logs(self) -> Path:
+        return self.work_dir / "logs"
+
+    async def root(self, name: str) -> Path:
+        return await self.stack.enter_async_context(
+            root_filesystem(name, cache_dir=self.cache_dir, progress=self.progress)
+        )
+
+    async def site(self, python: RootPython, extra: str, wheel: Path, *pins: str) -> Path:
+        return await self.stack.enter_async_context(
+            site(python, extra, wheel, cache_dir=self.cache_dir, progress=self.progress, pins=pins)
+        )
+
+    async def enter(self, root: Path) -> Namespace:
+        visible = [self.cache_dir, containers_dir()]
+        return await self.stack.enter_async_context(open_namespace(root, self.work_dir, visible=visible))
+
+    async def image(self, name: str, inside: Namespace, **arguments: Path) -> Path:
+        return await self.stack.enter_async_context(
+            image(name, arguments, inside=inside, cache_dir=self.cache_dir, progress=self.progress)
+        )
+
+
+@attrs.define
+class _Materials:
+    """The directories that a pool is made of, each there once its half has run."""
+
+    kit: _Kit
+    wheel: Path
+    pool_root: Path = attrs.field(init=False)
+    pool_site: Path = attrs.field(init=False)
+    pilot_root: Path = attrs.field(init=False)
+    pilot_site: Path = attrs.field(init=False)
+
+    async def for_pool(self) -> None:
+        self.pool_root = await self.kit.root("pool-root")
+        # Client and daemons of two versions may not be able to talk: FS authentication failed between 25 and 23.
+        version = debian_version(self.pool_root, "condor")
+        self.pool_site = await self.kit.site(
+            RootPython.of(self.pool_root), "tms", self.wheel, f"htcondor~={version.rpartition('.')[0]}.0"
+        )
+
+    async def for_pilots(self) -> None:
+        self.pilot_root = await self.kit.root("pilot-root")
+        self.pilot_site = await self.kit.site(RootPython.of(self.pilot_root), "pilot", self.wheel)
+
+
+@attrs.define
+class _Running:
+    """A pool on its way up."""
+
+    kit: _Kit
+    inside: Namespace
+    materials: _Materials
+    broker: RabbitServer | None = None
+    pilot_tag: str = ""
+
+    async def images(self) -> None:
+        root = self.materials.pilot_root
+        python = RootPython.of(self.materials.pool_root)
+        await self.inside.bind(self.materials.pool_site, python.site_dir)
+        await self.inside.bind(await self.kit.image("task", self.inside, root=root), _TASK_IMAGE)
+        await self.inside.bind(await self.kit.image("worker", self.inside, root=root), _WORKER_IMAGE)
+        pilot = await self.kit.image(
+            "pilot", self.inside, root=root, site=self.materials.pilot_site, containers=containers_dir()
+        )
+        self.pilot_tag = f"local-{pilot.name}"
+        await self.inside.bind(pilot, f"{_PILOT_IMAGE}:{self.pilot_tag}")
+
+    async def pool(self) -> Pool:
+        return Pool(
+            versions=Versions(
+                condor=await condor_version(self.inside),
+                apptainer=await apptainer_version(self.inside),
+                rabbitmq=self.broker.version if self.broker else "",
+            ),
+            python="/usr/bin/python3",
+            job_dir=await self._job_dir(),
+            logs=self.kit.logs,
+            pilot_image_base=_PILOT_IMAGE,
+            pilot_tag=self.pilot_tag,
+            task_image=_TASK_IMAGE,
+            worker_image=_WORKER_IMAGE,
+            broker=self.broker,
+            inside=self.inside,
+        )
+
+    async def _job_dir(self) -> Path:
+        path = self.kit.work_dir / "jobs"
+        await self.inside.run(
+            ["install", "--directory", f"--owner={_USER}", f"--group={_USER}", str(path)], user="root"
+        )
+        return path
+
+
+def _prepared(work_dir: Path) -> Path:
+    check_surroundings()
+    (work_dir / "logs").mkdir(parents=True, exist_ok=True)
+    work_dir.chmod(0o755)
+    return work_dir
+
+
+def _default_cache_dir() -> Path:
+    return platformdirs.user_cache_path("ewms-htcondor")

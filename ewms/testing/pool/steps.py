@@ -1,0 +1,106 @@
+"""Steps of a set-up that take their time: each says what it is doing, and fails with one clear line."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import trio
+
+Progress = Callable[[str], None]
+
+_TELL_EVERY_S: Final = 2
+_LOOK_EVERY_S: Final = 0.25
+_END_GRACE_S: Final = 5
+_LONGEST_LINE: Final = 100
+
+
+class PoolUnavailable(Exception):
+    """No real pool here; the text is one line that names the condition that failed, and what to do."""
+
+
+async def run_step(
+    what: str, argv: Sequence[str], *, progress: Progress, log: Path, env: Mapping[str, str] | None = None
+) -> None:
+    """Run one command to its end; its output goes to the end of `log`, its newest line to `progress`.
+
+    Raises:
+        PoolUnavailable: it failed; with its last line of output.
+    """
+    with log.open("ab") as output:
+        start = output.tell()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_tell, what, log, start, progress)
+            done = await trio.run_process(
+                list(argv),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                check=False,
+                env=None if env is None else dict(env),
+                start_new_session=True,
+                deliver_cancel=end_group,
+            )
+            nursery.cancel_scope.cancel()
+    if done.returncode:
+        why = last_line(log, start) or f"exit status {done.returncode}"
+        raise PoolUnavailable(f"{what} failed: {why} (all of its output: {log})")
+
+
+async def end_group(process: trio.Process) -> None:
+    """End a process that leads its own session, and its children: SIGTERM, then SIGKILL."""
+    # Shielded, because trio cancels this as soon as the leader has ended; its children may live on.
+    with trio.CancelScope(shield=True):
+        with trio.move_on_after(_END_GRACE_S), suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+            while True:
+                await trio.sleep(0.05)
+                os.killpg(process.pid, 0)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+async def in_parallel(*steps: Callable[[], Awaitable[None]]) -> None:
+    """Run all of `steps`; the first PoolUnavailable cancels the others and is raised, alone."""
+    try:
+        async with trio.open_nursery() as nursery:
+            for step in steps:
+                nursery.start_soon(step)
+    except* PoolUnavailable as group:
+        failed = _first(group)
+    else:
+        return
+    raise failed
+
+
+def _first(group: BaseExceptionGroup[PoolUnavailable]) -> PoolUnavailable:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, PoolUnavailable)
+    return error
+
+
+async def _tell(what: str, log: Path, start: int, progress: Progress) -> None:
+    started = trio.current_time()
+    told, told_at = "", -float(_TELL_EVERY_S)
+    while True:
+        now = trio.current_time()
+        line = last_line(log, start)
+        if line != told or now - told_at >= _TELL_EVERY_S:
+            progress(f"{what} ({now - started:.0f} s)" + (f": {line}" if line else ""))
+            told, told_at = line, now
+        await trio.sleep(_LOOK_EVERY_S)
+
+
+def last_line(log: Path, start: int = 0) -> str:
+    """The last line that says something, of what stands in `log` after byte `start`."""
+    with log.open("rb") as stream:
+        stream.seek(0, os.SEEK_END)
+        stream.seek(max(start, stream.tell() - 4096))
+        text = stream.read().decode(errors="replace")
+    lines = [line.strip() for line in text.splitlines()]
+    return next((line[:_LONGEST_LINE] for line in reversed(lines) if line), "")

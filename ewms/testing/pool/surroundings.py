@@ -1,0 +1,46 @@
+"""Can there be a pool on this machine? Every condition, the plainest first, each with its cure."""
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from ewms.testing.pool.steps import PoolUnavailable
+
+_TOOLS: Final = ("unshare", "mount", "pivot_root")
+# Switches by which distributions turn off what unprivileged Apptainer needs, and the value that does it.
+_USER_NAMESPACE_SWITCHES: Final = {
+    "/proc/sys/user/max_user_namespaces": "0",
+    "/proc/sys/kernel/unprivileged_userns_clone": "0",
+    "/proc/sys/kernel/apparmor_restrict_unprivileged_userns": "1",
+}
+
+
+def check_surroundings() -> None:
+    """Raise PoolUnavailable with the first condition for a real pool that is not met here."""
+    for problem in (_system, _user, _tools, _user_namespaces):
+        if text := problem():
+            raise PoolUnavailable(text)
+
+
+def _system() -> str:
+    return "" if sys.platform == "linux" else f"it needs Linux, and this is {sys.platform}"
+
+
+def _user() -> str:
+    return "" if os.geteuid() == 0 else "it needs root (to enter a root file system); run this as root"
+
+
+def _tools(which: Callable[[str], str | None] = shutil.which) -> str:
+    missing = [tool for tool in _TOOLS if not which(tool)]
+    return f"it needs {', '.join(missing)}; install the package util-linux" if missing else ""
+
+
+def _user_namespaces(switches: dict[str, str] | None = None) -> str:
+    for path, off in (_USER_NAMESPACE_SWITCHES if switches is None else switches).items():
+        switch = Path(path)
+        if switch.exists() and switch.read_text().strip() == off:
+            return f"Apptainer needs user namespaces, and {path} is {off}: change it with sysctl"
+    return ""
