@@ -113,8 +113,10 @@ def _between(cls: type, values: Mapping[str, Any]) -> Iterable[str]:
     rules: Callable[[Mapping[str, Any]], Iterable[str]] | None = getattr(cls, "problems_between", None)
     if rules is None:
         return ()
-    defaults = {field.name: field.default for field, _ in variables(cls) if field.default is not attrs.NOTHING}
-    return rules(defaults | values)
+    defaults: dict[str, Any] = {
+        field.name: field.default for field, _ in variables(cls) if field.default is not attrs.NOTHING
+    }
+    return rules({**defaults, **values})
 
 
 def _find(var: Variable, environ: Mapping[str, str]) -> tuple[str, str | None]:
