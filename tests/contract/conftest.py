@@ -1,5 +1,6 @@
 """Servers for the contract suites."""
 
+import logging
 import os
 from typing import Protocol
 
@@ -17,6 +18,11 @@ class HasAddress(Protocol):
 
     @property
     def token(self) -> Secret: ...
+
+
+# Each frame of theirs is a line, and a failing test shows them all.
+for _chatty in ("pika", "aiormq", "asyncio"):
+    logging.getLogger(_chatty).setLevel(logging.WARNING)
 
 
 @attrs.frozen

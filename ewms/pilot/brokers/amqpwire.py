@@ -84,21 +84,27 @@ class Wire:
             self._border,
             partial(self._connection.channel, publisher_confirms=publisher_confirms, on_return_raises=True),
         )
-        return WireChannel(self._border, channel)
+        return WireChannel(self._border, self, channel)
 
     async def close(self) -> None:
-        """Say good-bye if the other side listens, and hang up."""
-        with trio.move_on_after(_CLOSE_TIMEOUT, shield=True):
-            with suppress(WireLost, ChannelRefused):
+        """Say good-bye if the other side still listens, and hang up."""
+        if not self.closed.is_set():
+            with trio.move_on_after(_CLOSE_TIMEOUT, shield=True), suppress(WireLost, ChannelRefused):
                 await _call(self._border, self._connection.close)
+        self.abort()
+
+    def abort(self) -> None:
+        """Hang up at once; unacknowledged messages go back to their queues."""
+        self.closed.set()
         self._transport.abort()
 
 
 class WireChannel:
     """One open channel."""
 
-    def __init__(self, border: Border, channel: aiormq.abc.AbstractChannel) -> None:
+    def __init__(self, border: Border, wire: Wire, channel: aiormq.abc.AbstractChannel) -> None:
         self._border = border
+        self._wire = wire
         self._channel = channel
         self.closed = trio.Event()
         """Set when the channel is gone; its delivery tags mean nothing from then on."""
@@ -171,14 +177,23 @@ class WireChannel:
         )
 
     async def close(self) -> None:
-        """Close the channel; unacknowledged messages go back to their queue."""
-        with trio.move_on_after(_CLOSE_TIMEOUT, shield=True):
-            with suppress(WireLost, ChannelRefused):
+        """Close the channel; unacknowledged messages go back to their queue.
+
+        A broker that does not answer is hung up on, so that whoever leaves waits for it only once.
+        """
+        if not self.closed.is_set() and not self._wire.closed.is_set():
+            with trio.move_on_after(_CLOSE_TIMEOUT, shield=True) as scope, suppress(WireLost, ChannelRefused):
                 await _call(self._border, self._channel.close)
+            if scope.cancelled_caught:
+                self.abort()
         self.closed.set()
 
+    def abort(self) -> None:
+        """Hang up on a broker that does not answer: the whole connection goes."""
+        self._wire.abort()
+
     async def _call(self, function: Callable[[], Awaitable[_T]], *, within: float = _CALL_TIMEOUT) -> _T:
-        if self.closed.is_set():
+        if self.closed.is_set() or self._wire.closed.is_set():
             raise WireLost(self.reason)
         return await _call(self._border, function, within=within)
 
@@ -227,8 +242,26 @@ class _LoggedInConnection(aiormq.Connection):
         self.vhost = address.vhost
         self._address = address
 
+    @staticmethod
+    async def _rpc(request: Any, writer: asyncio.StreamWriter, frame_receiver: Any, wait_response: bool = True) -> Any:
+        frames: Any = _Frames(frame_receiver)
+        return await aiormq.Connection._rpc(request, writer, frames, wait_response)
+
     def _credentials_class(self, start_frame: aiormq.spec.Connection.Start) -> Any:
         return _Plain(self._address)
+
+
+class _Frames:
+    """Tells why the broker hung up during the log-in, which aiormq only calls an unexpected frame."""
+
+    def __init__(self, receiver: Any) -> None:
+        self._receiver = receiver
+
+    async def get_frame(self) -> Any:
+        received = await self._receiver.get_frame()
+        if isinstance(received[2], aiormq.spec.Connection.Close):
+            raise aiormq.exceptions.ConnectionClosed(received[2].reply_code, received[2].reply_text)
+        return received
 
 
 class _Plain:

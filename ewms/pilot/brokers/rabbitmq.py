@@ -40,7 +40,7 @@ _LONGEST_WAIT: Final = 15.0
 _CONFIRM_TIMEOUT: Final = 60.0
 # A nacked message may be taken a little later (a quorum without its majority), or never (a full queue).
 _NACKS: Final = 5
-_HAND_BACK_TIMEOUT: Final = 5.0
+_HAND_BACK_TIMEOUT: Final = 3.0
 _DELIVERY_COUNT: Final = "x-delivery-count"
 _ACCESS_REFUSED, _NOT_FOUND, _PRECONDITION_FAILED = 403, 404, 406
 
@@ -335,13 +335,15 @@ class RabbitSource:
         channel = self._channel
         if channel is None:
             return
-        with trio.move_on_after(_HAND_BACK_TIMEOUT, shield=True):
+        with trio.move_on_after(_HAND_BACK_TIMEOUT, shield=True) as scope:
             try:
                 if self._consumer_tag:
                     await channel.stop_consuming(self._consumer_tag)
                 await self._hand_back_the_rest(channel)
             except (WireLost, ChannelRefused) as error:
                 log.debug("the broker takes the rest back by itself", queue=self._queue, reason=str(error))
+        if scope.cancelled_caught:
+            channel.abort()
         await channel.close()
         self._without_verdict.clear()
 

@@ -1,0 +1,237 @@
+"""What only RabbitMQ can do to the pilot: refuse it, return its messages, close channels, vanish and come back."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, NoReturn
+
+import attrs
+import pika
+import pytest
+import trio
+
+from ewms.pilot.brokers import open_broker, rabbitmq
+from ewms.pilot.brokers.amqpaddress import parse_address
+from ewms.pilot.brokers.base import Broker, BrokerLost, BrokerRefused, Delivery, PublishRefused, Sink, Source
+from ewms.secret import Secret
+from ewms.testing.proxy import Proxy, open_proxy
+
+pytestmark = pytest.mark.broker
+
+PATIENCE = 30
+
+
+@attrs.frozen
+class Server:
+    host: str
+    port: int
+    user: str
+    password: Secret
+    queue: str
+
+    def address(self, port: int | None = None) -> str:
+        return f"amqp://{self.user}@{self.host}:{port or self.port}"
+
+    def connect(
+        self, proxy: Proxy | None = None, give_up_after: float = PATIENCE
+    ) -> AbstractAsyncContextManager[Broker]:
+        address = self.address(proxy.port if proxy else None)
+        return open_broker("rabbitmq", address, self.password, give_up_after=give_up_after)
+
+    async def as_admin(self, use: Callable[[Any], object]) -> None:
+        """Do something that a pilot may not, with another client."""
+        credentials = pika.PlainCredentials(self.user, self.password.reveal())
+
+        def work() -> None:
+            with pika.BlockingConnection(pika.ConnectionParameters(self.host, self.port, "/", credentials)) as admin:
+                use(admin.channel())
+
+        await trio.to_thread.run_sync(work)
+
+
+@pytest.fixture
+async def server(rabbit_access, request: pytest.FixtureRequest) -> AsyncIterator[Server]:  # type: ignore[no-untyped-def]
+    where = parse_address(rabbit_access.address, rabbit_access.token)
+    server = Server(where.host, where.port, where.user, where.password, f"test-{abs(hash(request.node.name))}")
+    yield server
+    await server.as_admin(lambda channel: channel.queue_delete(server.queue))
+
+
+async def take(source: Source) -> Delivery:
+    with trio.fail_after(PATIENCE):
+        return await source.receive()
+
+
+async def put(broker: Broker, queue: str, *bodies: bytes) -> None:
+    async with broker.sink(queue) as sink:
+        for number, body in enumerate(bodies):
+            await sink.publish(body, message_id=f"m-{number}")
+
+
+async def test_bad_credentials_are_refused_at_once_and_not_shown(server: Server) -> None:
+    with pytest.raises(BrokerRefused, match="refused us") as caught, trio.fail_after(5):
+        async with open_broker("rabbitmq", server.address(), Secret("a-very-bad-token")):
+            pass
+    assert "a-very-bad-token" not in str(caught.value)
+
+
+async def test_an_unknown_virtual_host_is_refused(server: Server) -> None:
+    with pytest.raises(BrokerRefused, match="nowhere"), trio.fail_after(5):
+        async with open_broker("rabbitmq", server.address() + "/nowhere", server.password):
+            pass
+
+
+async def test_an_empty_user_name_is_sent_as_such(server: Server) -> None:
+    with pytest.raises(BrokerRefused) as caught, trio.fail_after(5):
+        async with open_broker("rabbitmq", f"{server.host}:{server.port}", server.password):
+            pass
+    assert "guest" not in str(caught.value)
+
+
+async def test_a_body_error_leaves_as_it_is(server: Server) -> None:
+    with pytest.raises(KeyError, match="mine"):
+        async with server.connect() as broker, broker.source(server.queue, prefetch=1):
+            raise KeyError("mine")
+
+
+async def test_out_of_reach_is_given_up_after_the_setting() -> None:
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    port = listener.socket.getsockname()[1]
+    await listener.aclose()
+    with pytest.raises(BrokerLost, match=r"out of reach for 0\.3 s"), trio.fail_after(5):
+        async with open_broker("rabbitmq", f"127.0.0.1:{port}", Secret(""), give_up_after=0.3):
+            pass
+
+
+async def test_a_message_to_a_queue_that_is_gone_is_refused(server: Server) -> None:
+    async with server.connect() as broker, broker.sink(server.queue) as sink:
+        await sink.publish(b"x", message_id="1")
+        await server.as_admin(lambda channel: channel.queue_delete(server.queue))
+        with pytest.raises(PublishRefused, match="no queue"):
+            await sink.publish(b"x", message_id="2")
+
+
+async def test_a_queue_with_other_arguments_is_used_as_it_is(server: Server) -> None:
+    await server.as_admin(lambda channel: channel.queue_declare(server.queue, durable=True))
+    async with server.connect() as broker:
+        await put(broker, server.queue, b"x")
+        async with broker.source(server.queue, prefetch=1) as source:
+            delivery = await take(source)
+            assert await source.reject(delivery)
+            assert (await take(source)).returned == 1
+
+
+async def test_a_full_queue_refuses_and_says_so(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rabbitmq, "_NACKS", 2)
+    arguments = {"x-queue-type": "quorum", "x-max-length": 1, "x-overflow": "reject-publish"}
+    await server.as_admin(lambda channel: channel.queue_declare(server.queue, durable=True, arguments=arguments))
+    async with server.connect() as broker, broker.sink(server.queue) as sink:
+        await sink.publish(b"x", message_id="1")
+        with pytest.raises(PublishRefused, match="full"), trio.fail_after(PATIENCE):
+            await publish_for_ever(sink)
+
+
+async def publish_for_ever(sink: Sink) -> NoReturn:
+    while True:
+        await sink.publish(b"x", message_id="again")
+
+
+@asynccontextmanager
+async def proxied(server: Server) -> AsyncIterator[tuple[Proxy, Broker]]:
+    async with open_proxy(server.host, server.port) as proxy, server.connect(proxy) as broker:
+        yield proxy, broker
+
+
+@pytest.mark.parametrize("fault", ["drop", "reset"])
+async def test_after_a_broken_connection_all_goes_on(server: Server, fault: str) -> None:
+    async with proxied(server) as (proxy, broker):
+        await put(broker, server.queue, b"a", b"b", b"c")
+        async with broker.source(server.queue, prefetch=2) as source, broker.sink(server.queue) as sink:
+            first = await take(source)
+            getattr(proxy, fault)()
+            # "b" was pushed, but not given out: it is forgotten here, and comes again.
+            bodies: set[bytes] = set()
+            while bodies != {b"a", b"b", b"c"}:
+                delivery = await take(source)
+                if await source.ack(delivery):
+                    bodies.add(delivery.body)
+            assert not await source.ack(first)
+            await sink.publish(b"d", message_id="d")
+            assert (await take(source)).body == b"d"
+    assert proxy.connections >= 2
+
+
+async def test_a_stalled_connection_is_noticed_and_replaced(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rabbitmq, "HEARTBEAT", 1)
+    async with proxied(server) as (proxy, broker):
+        await put(broker, server.queue, b"a")
+        async with broker.source(server.queue, prefetch=1) as source:
+            delivery = await take(source)
+            proxy.stall()
+            while proxy.connections < 2:  # noqa: ASYNC110  nobody tells
+                await trio.sleep(0.05)
+            proxy.resume()
+            assert (await take(source)).body == b"a"
+            assert not await source.reject(delivery)
+
+
+async def test_leaving_is_quick_though_the_connection_is_stalled(server: Server) -> None:
+    with trio.fail_after(6):
+        async with proxied(server) as (proxy, broker):
+            await put(broker, server.queue, b"a")
+            async with broker.source(server.queue, prefetch=1) as source, broker.sink(server.queue) as sink:
+                await take(source)
+                proxy.stall()
+                with trio.move_on_after(0.2):
+                    await sink.publish(b"x" * 20_000_000, message_id="big")
+
+
+async def test_messages_in_flight_when_the_connection_breaks_are_published_again(server: Server) -> None:
+    count = 200
+    async with proxied(server) as (proxy, broker), broker.sink(server.queue) as sink:
+        async with trio.open_nursery() as nursery:
+
+            async def publish(number: int) -> None:
+                await sink.publish(b"%d" % number, message_id=str(number))
+
+            for number in range(count):
+                nursery.start_soon(publish, number)
+            await trio.sleep(0.02)
+            proxy.reset()
+        async with server.connect() as other, other.source(server.queue, prefetch=500) as source:
+            got: set[bytes] = set()
+            while len(got) < count:
+                got.add((await take(source)).body)
+
+
+async def test_a_channel_that_the_broker_closes_is_reopened(server: Server) -> None:
+    async with server.connect() as broker:
+        await put(broker, server.queue, b"a", b"b")
+        async with broker.source(server.queue, prefetch=1) as source:
+            first = await take(source)
+            await first.tag.channel.ack(9999)  # as after `consumer_timeout`: 406, and the channel is closed
+            again = await take(source)
+            assert again.body == b"a"
+            assert not await source.ack(first)
+            assert await source.ack(again)
+            assert (await take(source)).body == b"b"
+
+
+async def test_two_messages_with_one_id_in_flight_are_both_confirmed(server: Server) -> None:
+    async with server.connect() as broker, broker.sink(server.queue) as sink:
+        async with trio.open_nursery() as nursery:
+
+            async def publish(body: bytes) -> None:
+                await sink.publish(body, message_id="same")
+
+            for body in (b"1", b"2", b"3"):
+                nursery.start_soon(publish, body)
+        async with broker.source(server.queue, prefetch=3) as source:
+            assert {(await take(source)).body for _ in range(3)} == {b"1", b"2", b"3"}
+
+
+async def test_a_consumer_whose_queue_is_deleted_and_made_anew_goes_on(server: Server) -> None:
+    async with server.connect() as broker, broker.source(server.queue, prefetch=1) as source:
+        await server.as_admin(lambda channel: channel.queue_delete(server.queue))
+        await trio.sleep(0.5)
+        await put(broker, server.queue, b"new")
+        assert (await take(source)).body == b"new"
