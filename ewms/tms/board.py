@@ -50,7 +50,10 @@ class Board:
     # --- from the TMS ---
 
     def expect(self, uuid: str, cluster_id: int, n_workers: int) -> None:
-        """The TMS submitted (or adopted) this cluster: workers that are not in the log yet count as idle."""
+        """The TMS submitted (or adopted) this cluster: workers that are not in the log yet count as idle.
+
+        `n_workers` 0 says that the cluster's size is not known: then only what the log speaks of counts.
+        """
         self._expected[uuid] = Expected(cluster_id, n_workers)
         self._names[cluster_id] = uuid
         self._dirty[uuid] = None
@@ -95,7 +98,7 @@ class Board:
             if expected is None:
                 return None
             parts = [Cluster(expected.cluster_id)]
-        n_workers = expected.n_workers if expected and expected.cluster_id == parts[0].cluster_id else None
+        n_workers = (expected.n_workers or None) if expected and expected.cluster_id == parts[0].cluster_id else None
         cluster = parts[0] if len(parts) == 1 else merged(parts)
         return TaskforceReport(
             uuid,
@@ -118,6 +121,26 @@ class Board:
         """Begin with a tally from a checkpoint."""
         assert log_name not in self._tallies
         self._tallies[log_name] = tally
+
+    def drop(self, log_name: str) -> bool:
+        """Forget a log that is gone, once its clusters have ended and were reported; False as long as they were not."""
+        self._collect()
+        named = {uuid for uuid, places in self._places.items() if any(log == log_name for log, _ in places)}
+        for uuid in named:
+            report = self.report(uuid)
+            if report is None or report.completed_at is None or report != self._accepted.get(uuid):
+                return False
+        if any(self._tallies[log_name].clusters[each].completed_at(None) is None for each in self.unnamed(log_name)):
+            return False
+        del self._tallies[log_name]
+        for uuid in named:
+            self._places[uuid] = {place for place in self._places[uuid] if place[0] != log_name}
+            self._dirty.pop(uuid, None)
+            if not self._places[uuid]:
+                del self._places[uuid], self._accepted[uuid]
+                if expected := self._expected.pop(uuid, None):
+                    self._names.pop(expected.cluster_id, None)
+        return True
 
     def unnamed(self, log_name: str) -> list[int]:
         """Clusters of a log that belong to no taskforce that anybody knows."""

@@ -1,0 +1,73 @@
+"""A log's position and tally in one small file, written atomically: a restart reads only what is new.
+
+It is a cache: without it, or with one that cannot be used, a full read of the log gives the same state. So it is not
+forced to the disk: after a power cut either the old or the new one is there, or none that can be read.
+"""
+
+import base64
+import json
+import os
+import tempfile
+from contextlib import suppress
+from datetime import date
+from pathlib import Path
+from typing import Final
+
+from ewms.tms.eventlog.reader import Position
+from ewms.tms.eventlog.tally import Tally
+
+FORMAT: Final = 1
+_SUFFIX: Final = ".checkpoint.json"
+
+
+def checkpoint_path(state_dir: Path, log_name: str) -> Path:
+    """Where a log's checkpoint lies."""
+    return state_dir / f"{log_name}{_SUFFIX}"
+
+
+def known_logs(state_dir: Path) -> frozenset[str]:
+    """Logs that there is a checkpoint of, whether they are still there or not."""
+    return frozenset(
+        path.name.removesuffix(_SUFFIX) for path in state_dir.glob(f"*{_SUFFIX}") if not path.name.startswith(".")
+    )
+
+
+def dump(position: Position, tally: Tally) -> str:
+    """The text of a checkpoint."""
+    where = {
+        "offset": position.offset,
+        "inode": position.inode,
+        "head": base64.b64encode(position.head).decode(),
+    }
+    return json.dumps({"format": FORMAT, "position": where, "tally": tally.dump()}, separators=(",", ":"))
+
+
+def save(path: Path, text: str) -> None:
+    """Write a checkpoint in one step; raises OSError and leaves the old one then."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fd, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(fd, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(temporary).replace(path)
+    except BaseException:
+        with suppress(OSError):
+            Path(temporary).unlink()
+        raise
+
+
+def load(path: Path, near: date) -> tuple[Position, Tally] | None:
+    """A checkpoint, or None if there is none; raises ValueError if it cannot be used, OSError if it cannot be read."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    try:
+        saved = json.loads(text)
+        if saved["format"] != FORMAT:
+            raise ValueError(f"format {saved['format']}, not {FORMAT}")  # noqa: TRY301  one reason of many
+        where = saved["position"]
+        position = Position(int(where["offset"]), int(where["inode"]), base64.b64decode(where["head"]))
+        return position, Tally.load(saved["tally"], near)
+    except Exception as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from error

@@ -1,0 +1,222 @@
+"""Watch the day logs: one child per log reads what is new into the board.
+
+The directory is looked at once per poll, for all logs together; a child wakes only when its log changed, so that a
+month of quiet logs costs nothing.
+"""
+
+import math
+from functools import partial
+from pathlib import Path
+from typing import Final, NoReturn
+
+import structlog
+import trio
+
+from ewms.contract import DAY_LOG_SUFFIX
+from ewms.tms.board import Board, day_of
+from ewms.tms.eventlog import checkpoint
+from ewms.tms.eventlog.reader import Position, read_on
+
+log = structlog.stdlib.get_logger(__name__)
+
+CHECKPOINT_INTERVAL: Final = 30.0
+"""Seconds between two checkpoints of one log: what a crash makes us read again."""
+_LAST_CHECKPOINT: Final = 10.0
+
+Stamp = tuple[int, int, int]
+"""A file's inode, size and time of change: while they stay, there is nothing to read."""
+
+
+async def watch_logs(
+    directory: Path,
+    board: Board,
+    *,
+    state_dir: Path,
+    poll: float = 1.0,
+    checkpoint_interval: float = CHECKPOINT_INTERVAL,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> NoReturn:
+    """Keep the board true to every `*.tms.jel` in `directory`, for ever; `poll` is in s.
+
+    It reports as started once all that was there has been read. Faults of the file system are said once and waited
+    out.
+    """
+    watchers: dict[str, _Watcher] = {}
+    fault = _Fault()
+    started = False
+    known = await trio.to_thread.run_sync(checkpoint.known_logs, state_dir)
+    async with trio.open_nursery() as nursery:
+        while True:
+            try:
+                stamps = await trio.to_thread.run_sync(_stamps, directory)
+            except OSError as error:
+                fault.say("the job event logs cannot be listed", directory=str(directory), error=str(error))
+            else:
+                fault.gone("the job event logs can be listed again", directory=str(directory))
+                for name in sorted((stamps.keys() | known) - watchers.keys()):
+                    watchers[name] = _Watcher(directory / name, board, state_dir, checkpoint_interval)
+                    if started:
+                        nursery.start_soon(watchers[name].run)
+                    else:
+                        await nursery.start(watchers[name].run)
+                known = frozenset()
+                for name, watcher in list(watchers.items()):
+                    watcher.look(stamps.get(name))
+                    if watcher.finished():
+                        del watchers[name]
+                if not started:
+                    started = True
+                    task_status.started()
+            await trio.sleep(poll)
+
+
+def _stamps(directory: Path) -> dict[str, Stamp]:
+    found = {}
+    for path in directory.glob(f"*{DAY_LOG_SUFFIX}"):
+        try:
+            stat = path.stat()
+        except FileNotFoundError:
+            continue  # it went while we looked
+        found[path.name] = stat.st_ino, stat.st_size, stat.st_mtime_ns
+    return found
+
+
+class _Watcher:
+    """One log's child."""
+
+    def __init__(self, path: Path, board: Board, state_dir: Path, checkpoint_interval: float) -> None:
+        self._path = path
+        self._board = board
+        self._checkpoint = checkpoint.checkpoint_path(state_dir, path.name)
+        self._interval = checkpoint_interval
+        self._position = self._saved = Position()
+        self._stamp: Stamp | None = None
+        self._is_gone = self._is_done = False
+        self._news = trio.Event()
+        self._scope = trio.CancelScope()
+        self._reading = _Fault()
+        self._saving = _Fault()
+        self._said_damaged = False
+        self._said_foreign: set[int] = set()
+
+    def look(self, stamp: Stamp | None) -> None:
+        """What the directory says now; None: the log is not there."""
+        if stamp is None:
+            if not self._is_gone:
+                log.warning("a job event log is gone; what it told stays counted", log=self._path.name)
+            self._is_gone, self._stamp = True, None
+        elif stamp != self._stamp or self._reading.is_said:
+            self._is_gone, self._stamp = False, stamp
+            self._news.set()
+
+    def finished(self) -> bool:
+        """The log is gone, its clusters have ended and all of it was reported: the child ends."""
+        if not self._is_gone or not self._board.drop(self._path.name):
+            return False
+        log.info("a job event log that is gone was told to its end", log=self._path.name)
+        self._is_done = True
+        self._scope.cancel()
+        return True
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Read what is there, then what comes; a checkpoint at least every interval, and at the end."""
+        with self._scope:
+            await self._restore()
+            try:
+                await self._read_all()
+                task_status.started()
+                await self._follow()
+            finally:
+                with trio.move_on_after(_LAST_CHECKPOINT, shield=True):
+                    await self._forget() if self._is_done else await self._save()
+
+    async def _follow(self) -> NoReturn:
+        due = trio.current_time()  # the first one at once: reading all again is dear
+        while True:
+            with trio.move_on_at(due if self._position != self._saved else math.inf):
+                await self._news.wait()
+            if self._news.is_set():
+                self._news = trio.Event()
+                await self._read_all()
+            if trio.current_time() >= due:
+                await self._save()
+                due = trio.current_time() + self._interval
+
+    async def _read_all(self) -> None:
+        tally = self._board.tally(self._path.name)
+        more = True
+        while more:
+            try:
+                piece = await trio.to_thread.run_sync(read_on, self._path, self._position)
+            except FileNotFoundError:
+                return  # the next look at the directory says so
+            except OSError as error:
+                self._reading.say("a job event log cannot be read", log=self._path.name, error=str(error))
+                return
+            self._reading.gone("a job event log can be read again", log=self._path.name)
+            if piece.replaced:
+                log.warning(
+                    "a job event log is not the one read so far: read again from its beginning on top of what is known",
+                    log=self._path.name,
+                    reason=piece.replaced,
+                )
+            # No await from here to the position: a checkpoint always has both.
+            tally.feed(piece.data)
+            tally.damaged += bool(piece.skipped)
+            self._position = piece.position
+            more = piece.more
+        self._tell_oddities()
+
+    def _tell_oddities(self) -> None:
+        tally = self._board.tally(self._path.name)
+        if tally.damaged and not self._said_damaged:
+            self._said_damaged = True
+            log.warning("a job event log has damaged events", log=self._path.name, damaged=tally.damaged)
+        foreign = set(self._board.unnamed(self._path.name)) - self._said_foreign
+        if foreign:
+            self._said_foreign |= foreign
+            log.info("clusters that no taskforce is known for", log=self._path.name, clusters=sorted(foreign))
+
+    async def _restore(self) -> None:
+        try:
+            saved = await trio.to_thread.run_sync(checkpoint.load, self._checkpoint, day_of(self._path.name))
+        except (OSError, ValueError) as error:
+            log.warning("a checkpoint cannot be used, reading the whole log", log=self._path.name, error=str(error))
+            return
+        if saved is not None:
+            self._position, tally = saved
+            self._saved = self._position
+            self._board.restore(self._path.name, tally)
+
+    async def _save(self) -> None:
+        if self._position == self._saved:
+            return
+        position = self._position
+        text = checkpoint.dump(position, self._board.tally(self._path.name))
+        try:
+            await trio.to_thread.run_sync(checkpoint.save, self._checkpoint, text)
+        except OSError as error:
+            self._saving.say("a checkpoint cannot be written", log=self._path.name, error=str(error))
+            return
+        self._saving.gone("checkpoints can be written again", log=self._path.name)
+        self._saved = position
+
+    async def _forget(self) -> None:
+        await trio.to_thread.run_sync(partial(self._checkpoint.unlink, missing_ok=True))
+
+
+class _Fault:
+    """A fault that lasts is said once, and once more when it is over."""
+
+    def __init__(self) -> None:
+        self.is_said = False
+
+    def say(self, event: str, **facts: object) -> None:
+        if not self.is_said:
+            log.warning(event, **facts)
+        self.is_said = True
+
+    def gone(self, event: str, **facts: object) -> None:
+        if self.is_said:
+            log.info(event, **facts)
+        self.is_said = False
