@@ -21,7 +21,7 @@ import attrs
 
 Value = str | int | float | bool | None
 Ad = Mapping[str, Value]
-Action = Literal["remove", "hold", "release"]
+Action = Literal["remove", "hold", "release", "vacate"]
 SubmitValue = str | int | float | bool
 
 

@@ -7,18 +7,18 @@ still finished. Signals that a service manager or a terminal sends to all proces
 same reason.
 """
 
-import math
 import os
 import re
 import signal
 import sys
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any, BinaryIO, Final, cast
+from typing import Any, BinaryIO, Final
 
 import classad2
 import htcondor2
 
+from ewms.tms.condor.ads import plain
 from ewms.tms.condor.base import Value
 from ewms.tms.condor.wire import (
     ErrorKind,
@@ -102,6 +102,7 @@ _ACTIONS: Final = {
     "remove": htcondor2.JobAction.Remove,
     "hold": htcondor2.JobAction.Hold,
     "release": htcondor2.JobAction.Release,
+    "vacate": htcondor2.JobAction.Vacate,
 }
 
 
@@ -122,21 +123,6 @@ def _check_expression(text: str) -> Any:
 
 
 # --- HTCondor's answers → ours ---
-
-
-def plain(ad: Any) -> dict[str, Value]:
-    """An ad as JSON can carry it (`base.py`)."""
-    return {name: _plain_value(ad, name) for name in ad}
-
-
-def _plain_value(ad: Any, name: str) -> Value:
-    tree = ad.lookup(name)  # ad[name] alone would evaluate some expressions, and turn times into other types
-    value: Any = ad[name]
-    if value is classad2.Value.Undefined:
-        return None
-    usual = type(value) in (bool, int, str) or (isinstance(value, float) and math.isfinite(value))
-    return cast("Value", value) if usual else repr(tree)
-
 
 # Texts of an HTCondorException of a submit that mean: said no, before anything was committed.
 _SUBMIT_REFUSALS: Final = re.compile(

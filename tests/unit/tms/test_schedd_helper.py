@@ -13,6 +13,7 @@ classad2 = pytest.importorskip("classad2")
 htcondor2 = pytest.importorskip("htcondor2")
 
 from ewms.tms.condor import helper  # noqa: E402
+from ewms.tms.condor.ads import plain  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +100,7 @@ def test_ad_values() -> None:
         '[a = 1; b = 1.5; c = "x"; d = true; e = undefined; f = error; g = {1, "2"}; h = [y = 1]; i = Memory + 1;'
         ' j = absTime("2024-01-01T00:00:00Z"); k = real("INF")]'
     )
-    assert helper.plain(ad) == {
+    assert plain(ad) == {
         "a": 1,
         "b": 1.5,
         "c": "x",
