@@ -2,6 +2,7 @@
 
 import re
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -53,6 +54,19 @@ def test_a_bad_location_is_one_clear_line() -> None:
     result = CliRunner().invoke(wms_standin, ["--location", "demo"])
     assert result.exit_code == 2
     assert "'demo' is not LOCATION=SCHEDD" in result.output
+
+
+async def test_a_port_that_is_taken_is_one_clear_line(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        command = [sys.executable, "-m", "ewms", "wms-standin", "--port", port, "--location", "demo=S1"]
+        with trio.fail_after(20):
+            done = await trio.run_process(command, cwd=tmp_path, env={}, check=False, capture_stderr=True)
+    assert done.returncode == 1
+    (line,) = done.stderr.decode().splitlines()
+    assert line.startswith(f"Error: cannot run at 127.0.0.1:{port}: ")
+    assert "in use" in line
+    assert not (tmp_path / "wms-standin.env").exists()  # noqa: ASYNC240
 
 
 def test_help_has_examples_that_keep_their_lines() -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import secrets
+import socket
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager, closing
@@ -125,7 +126,9 @@ async def open_standin(
 
 def _config(host: str, port: int) -> Config:
     config = Config()
-    config.bind = [f"{host}:{port}"]
+    # A socket of our own, because hypercorn leaks its one when the port is taken; from here on it is hypercorn's.
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    config.bind = [f"fd://{socket.create_server((host, port), family=family).detach()}"]
     config.errorlog = logging.getLogger("hypercorn.error")
     config.include_server_header = False
     return config
