@@ -66,7 +66,7 @@ async def test_a_port_that_is_taken_is_one_clear_line(tmp_path: Path) -> None:
     (line,) = done.stderr.decode().splitlines()
     assert line.startswith(f"Error: cannot run at 127.0.0.1:{port}: ")
     assert "in use" in line
-    assert not (tmp_path / "wms-standin.env").exists()  # noqa: ASYNC240
+    assert not (tmp_path / "wms-standin.env").exists()
 
 
 def test_help_has_examples_that_keep_their_lines() -> None:
