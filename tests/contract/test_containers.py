@@ -1,0 +1,30 @@
+"""The contract of container platforms: the same checks for each of them, where its runtime is."""
+
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import container_checks
+import pytest
+
+if TYPE_CHECKING:
+    from ewms.testing.pool import Pool
+
+NAMES = [check.__name__ for check in container_checks.CHECKS]
+
+
+@pytest.mark.parametrize("check", NAMES)
+def test_process(check: str, tmp_path: Path) -> None:
+    container_checks.run([sys.executable, container_checks.__file__, "process", "unused", str(tmp_path), check])
+
+
+@pytest.mark.pool
+@pytest.mark.parametrize("check", NAMES)
+def test_apptainer(check: str, pool: "Pool") -> None:
+    """As an ordinary user, with the pool's Apptainer, on a directory image."""
+    program = pool.job_dir / "container_checks.py"
+    shutil.copy(container_checks.__file__, program)
+    directory = pool.job_dir / f"check-{check}"
+    argv = [pool.python, str(program), "apptainer", pool.task_image, str(directory), check]
+    container_checks.run(pool.command(argv))
