@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any, Final, Literal
 
 import attrs
@@ -81,11 +82,11 @@ class State:
         documents = self.store.all(kind)
         try:
             start = int(query.after) if query.after is not None else 0
-            found = [
-                (number, project(each, query.projection))
-                for number, each in enumerate(documents[start:], start)
-                if matches(each, query.query)
-            ][: self.page_size]
+            candidates = enumerate(documents[start:], start)
+            hits = (
+                (number, project(each, query.projection)) for number, each in candidates if matches(each, query.query)
+            )
+            found = list(islice(hits, self.page_size))
         except BadFilter as error:
             raise Problem(400, str(error)) from None
         except ValueError:
