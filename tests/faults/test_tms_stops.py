@@ -1,0 +1,214 @@
+"""Stopping, reporting and completing: the order of the WMS's calls, and consistent ends of odd stories."""
+
+import trio
+from tms_bench import Bench, until
+
+from ewms.testing.fakeschedd import Moment
+from ewms.testing.wms import Fault
+from ewms.tms.condor.base import CondorRefused, CondorUnreachable
+from ewms.tms.outbox import Stage
+from ewms.wms.models import Phase
+
+
+async def started(bench: Bench, n_workers: int = 2) -> str:
+    """A taskforce of which the WMS has heard statuses (a TMS is running)."""
+    uuid = bench.order(n_workers=n_workers)
+    await until(lambda: bool(bench.taskforce(uuid).compound_statuses))
+    return uuid
+
+
+async def completed(bench: Bench, uuid: str) -> None:
+    await until(lambda: bench.taskforce(uuid).phase == Phase.CONDOR_COMPLETE)
+
+
+async def test_a_cluster_that_ends_by_itself_is_completed_once_after_its_last_statuses(bench: Bench) -> None:
+    async with bench.tms():
+        uuid = await started(bench)
+        bench.schedd.finish(1)
+        await completed(bench, uuid)
+        await trio.sleep(0.2)
+    posts = bench.posts(uuid)
+    assert posts.count("condor-complete") == 1
+    assert posts[0] == "condor-submit"
+    assert posts[-2:] == ["statuses", "condor-complete"]
+    assert sum(sum(pilots.values()) for pilots in bench.taskforce(uuid).compound_statuses.values()) == 2
+    assert bench.taskforce(uuid).phase_change_log[-1].source_event_time is not None
+
+
+async def test_a_stop_order_removes_the_cluster_and_ends_in_order(bench: Bench) -> None:
+    async with bench.tms():
+        uuid = await started(bench)
+        bench.stop(uuid)
+        await completed(bench, uuid)
+    posts = bench.posts(uuid)
+    assert [each for each in posts if each != "statuses"] == ["condor-submit", "condor-rm", "condor-complete"]
+    assert not bench.schedd.queued
+    assert bench.schedd.calls.count("act") == 1
+
+
+async def test_a_restart_does_not_complete_again(bench: Bench) -> None:
+    async with bench.tms():
+        uuid = await started(bench)
+        bench.schedd.finish(1)
+        await completed(bench, uuid)
+    async with bench.tms() as ctx:
+        await ctx.outbox.reconciled.wait()
+        await trio.sleep(0.3)
+    assert bench.posts(uuid).count("condor-complete") == 1
+
+
+async def test_the_end_while_the_tms_was_down_is_told_by_one_batch(bench: Bench) -> None:
+    async with bench.tms():
+        uuid = await started(bench)
+    bench.schedd.finish(1)
+    before = len(bench.posts(uuid))
+    async with bench.tms():
+        await completed(bench, uuid)
+    assert bench.posts(uuid)[before:] == ["statuses", "condor-complete"]  # the end state only, no half-way snapshot
+
+
+async def test_a_completion_whose_answer_is_lost(bench: Bench) -> None:
+    bench.standin.faults.add(Fault(path="*/condor-complete/*", drop=True, after=True, count=1))
+    async with bench.tms():
+        uuid = await started(bench)
+        bench.schedd.finish(1)
+        await completed(bench, uuid)
+        await trio.sleep(0.2)
+    entries = [each for each in bench.taskforce(uuid).phase_change_log if each.target_phase == Phase.CONDOR_COMPLETE]
+    assert len(entries) == 1
+
+
+async def test_completion_waits_for_the_stop_that_is_under_way(bench: Bench) -> None:
+    bench.standin.faults.add(Fault(path="*/condor-rm/*", status=503, count=20))
+    async with bench.tms():
+        uuid = await started(bench)
+        bench.stop(uuid)
+        await completed(bench, uuid)
+        await trio.sleep(0.1)
+    assert bench.taskforce(uuid).phase == Phase.CONDOR_COMPLETE  # not overwritten by a late condor-rm
+    assert [each for each in bench.posts(uuid) if each != "statuses"][-2:] == ["condor-rm", "condor-complete"]
+
+
+async def test_a_schedd_that_is_away_delays_a_stop_and_fails_nothing(bench: Bench) -> None:
+    losses = 1
+
+    async def lose(called: str, when: Moment) -> None:
+        nonlocal losses
+        await trio.lowlevel.checkpoint()
+        if losses and (called, when) == ("act", "after"):
+            losses -= 1
+            raise CondorUnreachable("no answer")
+
+    bench.schedd.hook = lose
+    async with bench.tms():
+        uuid = await started(bench)
+        bench.stop(uuid)
+        await completed(bench, uuid)
+    assert "condor-rm/failed" not in bench.posts(uuid)
+
+
+async def test_a_removal_that_is_refused_is_told_with_its_error(bench: Bench) -> None:
+    async def refuse(called: str, when: Moment) -> None:
+        await trio.lowlevel.checkpoint()
+        if called == "act":
+            raise CondorRefused("permission denied")
+
+    async with bench.tms():
+        uuid = await started(bench)
+        bench.schedd.hook = refuse
+        bench.stop(uuid)
+        await until(lambda: "condor-rm/failed" in bench.posts(uuid))
+    assert "permission denied" in bench.taskforce(uuid).phase_change_log[-1].context
+    assert bench.schedd.queued
+
+
+async def test_a_cluster_id_that_is_somebody_elses_is_not_removed(bench: Bench) -> None:
+    async with bench.tms():
+        mine, other = await started(bench), await started(bench)
+        document = bench.standin.state.taskforce_document(mine)
+        other_id = bench.taskforce(other).cluster_id
+        bench.standin.state.store.save([("taskforces", document | {"cluster_id": other_id})])
+        bench.stop(mine)
+        await until(lambda: "condor-rm/failed" in bench.posts(mine))
+    assert [cluster.uuid for cluster in bench.schedd.queued] == [mine, other]
+    assert "nothing was removed" in bench.taskforce(mine).phase_change_log[-1].context
+
+
+async def test_a_stop_of_a_cluster_that_nobody_knows_any_more(bench: Bench) -> None:
+    async with bench.tms():
+        uuid = await started(bench)
+    bench.schedd.clusters.clear()
+    for log in bench.settings.job_dir.glob("*.jel"):
+        log.unlink()
+    for checkpoint in (bench.settings.state_dir / "watch").glob("*"):
+        checkpoint.unlink()
+    bench.stop(uuid)
+    async with bench.tms():
+        await completed(bench, uuid)
+    assert [each for each in bench.posts(uuid) if each != "statuses"][-2:] == ["condor-rm", "condor-complete"]
+
+
+async def test_a_stop_of_a_cluster_that_has_ended_while_the_tms_was_down(bench: Bench) -> None:
+    async with bench.tms():
+        uuid = await started(bench)
+    bench.schedd.finish(1)
+    bench.stop(uuid)
+    async with bench.tms():
+        await completed(bench, uuid)
+        await trio.sleep(0.2)
+    assert bench.taskforce(uuid).phase == Phase.CONDOR_COMPLETE
+
+
+async def test_a_wms_that_is_away_for_a_while_costs_nothing(bench: Bench) -> None:
+    async with bench.tms():
+        first = await started(bench)
+        bench.standin.faults.add(Fault(drop=True))
+        await trio.sleep(0.3)
+        bench.schedd.finish(1)
+        await trio.sleep(0.3)
+        bench.standin.faults.clear()
+        await completed(bench, first)
+        await started(bench)
+
+
+async def test_a_taskforce_that_the_wms_does_not_know_is_spoken_of_once(bench: Bench) -> None:
+    async with bench.tms() as ctx:
+        known = await started(bench)
+        ctx.board.expect("TF-ghost", 99, 1)
+        ctx.outbox.set_stage("TF-ghost", Stage.OPEN)
+        await until(lambda: ctx.outbox.stage("TF-ghost") is Stage.UNKNOWN)
+        batches = bench.posts().count("statuses")
+        ctx.board.expect("TF-ghost", 99, 5)
+        await trio.sleep(0.1)
+        assert bench.posts().count("statuses") == batches
+        bench.schedd.finish(1)
+        await completed(bench, known)
+
+
+async def test_a_batch_that_is_refused_is_halved_until_the_bad_entry_is_alone(bench: Bench) -> None:
+    async with bench.tms() as ctx:
+        one, other = await started(bench), await started(bench)
+        batches = bench.posts().count("statuses")
+        bench.standin.faults.add(Fault(path="*/statuses/*", status=400, count=2))
+        for uuid, n_workers in ((one, 11), (other, 12)):
+            ctx.board.expect(uuid, bench.taskforce(uuid).cluster_id or 0, n_workers)
+        # Both are refused, then one alone is refused and given up, then the other alone is taken.
+        await until(lambda: bench.posts().count("statuses") == batches + 3)
+        idle = {bench.taskforce(uuid).compound_statuses["IDLE"]["null"] for uuid in (one, other)}
+        assert idle in ({2, 11}, {2, 12})
+
+
+async def test_nothing_is_sent_while_nothing_changes(bench: Bench) -> None:
+    async with bench.tms():
+        uuid = await started(bench)
+        await trio.sleep(0.2)
+        before = len(bench.posts(uuid))
+        await trio.sleep(0.3)
+        assert len(bench.posts(uuid)) == before
+
+
+async def test_a_shutdown_leaves_clusters_alone(bench: Bench) -> None:
+    async with bench.tms():
+        uuid = await started(bench)
+    assert [cluster.uuid for cluster in bench.schedd.queued] == [uuid]
+    assert "act" not in bench.schedd.calls
