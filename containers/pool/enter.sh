@@ -37,7 +37,7 @@ done
 # Names resolve without any help from outside.
 hostname ewms-pool
 echo ewms-pool > "$new/etc/hostname"
-echo '127.0.0.1 localhost ewms-pool' > "$new/etc/hosts"
+echo '127.0.0.1 ewms-pool localhost' > "$new/etc/hosts"
 
 mkdir "$new/.host"
 cd "$new"

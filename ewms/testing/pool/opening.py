@@ -101,7 +101,7 @@ async def open_pool(
         PoolUnavailable: with the one condition that failed.
     """
     async with AsyncExitStack() as stack:
-        kit = _Kit(_prepared(work_dir), cache_dir or _default_cache_dir(), progress, stack)
+        kit = _Kit(await _prepared(work_dir), cache_dir or _default_cache_dir(), progress, stack)
         materials = _Materials(kit, wheel or running_wheel(work_dir))
         await in_parallel(materials.for_pool, materials.for_pilots)
         inside = await kit.enter(materials.pool_root)
@@ -128,7 +128,7 @@ async def open_rabbitmq(
         PoolUnavailable: with the one condition that failed.
     """
     async with AsyncExitStack() as stack:
-        kit = _Kit(_prepared(work_dir), cache_dir or _default_cache_dir(), progress, stack)
+        kit = _Kit(await _prepared(work_dir), cache_dir or _default_cache_dir(), progress, stack)
         inside = await kit.enter(await kit.root("pool-root"))
         yield await start_rabbitmq(inside, kit.logs, progress)
 
@@ -238,11 +238,15 @@ class _Running:
         return path
 
 
-def _prepared(work_dir: Path) -> Path:
-    check_surroundings()
+async def _prepared(work_dir: Path) -> Path:
+    await check_surroundings()
+    _make_readable(work_dir)
+    return work_dir
+
+
+def _make_readable(work_dir: Path) -> None:
     (work_dir / "logs").mkdir(parents=True, exist_ok=True)
     work_dir.chmod(0o755)
-    return work_dir
 
 
 def _default_cache_dir() -> Path:

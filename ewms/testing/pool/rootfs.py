@@ -55,6 +55,8 @@ class Recipe:
             # A mirror's index of a moving suite may be some days old.
             '--aptopt=Acquire::Check-Valid-Until "false"',
             '--aptopt=Acquire::Languages "none"',
+            # Without a network, say so soon.
+            '--aptopt=Acquire::http::Timeout "20"',
             # It is whole or thrown away: no need to wait for the disk.
             "--dpkgopt=force-unsafe-io",
             *(f"--dpkgopt=path-exclude={pattern}" for pattern in _LEFT_OUT),
@@ -85,7 +87,7 @@ async def root_filesystem(name: str, *, cache_dir: Path, progress: Progress) -> 
         preferences = scratch.tmp / "preferences"
         preferences.write_text(recipe.preferences())
         await run_step(
-            f"building the {name} ({recipe.suite} from {mirror}; once, then it is kept)",
+            f"building the {name} ({recipe.suite}; only once)",
             recipe.mmdebstrap(mirror, scratch.new, preferences),
             progress=progress,
             log=scratch.log,

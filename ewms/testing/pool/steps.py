@@ -15,7 +15,10 @@ Progress = Callable[[str], None]
 _TELL_EVERY_S: Final = 2
 _LOOK_EVERY_S: Final = 0.25
 _END_GRACE_S: Final = 5
-_LONGEST_LINE: Final = 100
+_LONGEST_LINE: Final = 160
+_READ_BYTES: Final = 16384
+# As apt and mmdebstrap, pip, and Apptainer have them.
+_ERROR_MARKS: Final = ("E: ", "ERROR: ", "FATAL: ")
 
 
 class PoolUnavailable(Exception):
@@ -28,7 +31,7 @@ async def run_step(
     """Run one command to its end; its output goes to the end of `log`, its newest line to `progress`.
 
     Raises:
-        PoolUnavailable: it failed; with its last line of output.
+        PoolUnavailable: it failed; with the line of its output that says why.
     """
     with log.open("ab") as output:
         start = output.tell()
@@ -46,7 +49,7 @@ async def run_step(
             )
             nursery.cancel_scope.cancel()
     if done.returncode:
-        why = last_line(log, start) or f"exit status {done.returncode}"
+        why = complaint(log, start) or f"exit status {done.returncode}"
         raise PoolUnavailable(f"{what} failed: {why} (all of its output: {log})")
 
 
@@ -89,7 +92,7 @@ async def _tell(what: str, log: Path, start: int, progress: Progress) -> None:
     told, told_at = "", -float(_TELL_EVERY_S)
     while True:
         now = trio.current_time()
-        line = last_line(log, start)
+        line = last_line(log, start).removeprefix("I: ")
         if line != told or now - told_at >= _TELL_EVERY_S:
             progress(f"{what} ({now - started:.0f} s)" + (f": {line}" if line else ""))
             told, told_at = line, now
@@ -98,9 +101,21 @@ async def _tell(what: str, log: Path, start: int, progress: Progress) -> None:
 
 def last_line(log: Path, start: int = 0) -> str:
     """The last line that says something, of what stands in `log` after byte `start`."""
+    return next(iter(reversed(_last_lines(log, start))), "")
+
+
+def complaint(log: Path, start: int = 0) -> str:
+    """Why a command failed: the first line of its output that tools mark as an error, else the last line.
+
+    The first, because what follows is mostly about the consequences.
+    """
+    lines = _last_lines(log, start)
+    return next((line for line in lines if line.startswith(_ERROR_MARKS)), "") or next(iter(reversed(lines)), "")
+
+
+def _last_lines(log: Path, start: int) -> list[str]:
     with log.open("rb") as stream:
         stream.seek(0, os.SEEK_END)
-        stream.seek(max(start, stream.tell() - 4096))
+        stream.seek(max(start, stream.tell() - _READ_BYTES))
         text = stream.read().decode(errors="replace")
-    lines = [line.strip() for line in text.splitlines()]
-    return next((line[:_LONGEST_LINE] for line in reversed(lines) if line), "")
+    return [line.strip()[:_LONGEST_LINE] for line in text.splitlines() if line.strip()]

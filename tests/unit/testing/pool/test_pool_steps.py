@@ -1,0 +1,70 @@
+"""Steps: what they say while they run, the one line they fail with, and nothing left when they are cancelled."""
+
+from pathlib import Path
+
+import pytest
+import trio
+
+from ewms.testing.pool import steps
+from ewms.testing.pool.steps import PoolUnavailable, complaint, in_parallel, run_step
+
+
+async def test_newest_line_is_told(tmp_path: Path) -> None:
+    told: list[str] = []
+    await run_step("building", ["sh", "-c", "echo I: one; sleep 0.4"], progress=told.append, log=tmp_path / "log")
+    assert told[-1] == "building (0 s): one"
+
+
+async def test_failure_is_one_line_that_says_why(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("E: of an earlier step\n")
+    with pytest.raises(PoolUnavailable) as caught:
+        await run_step("building", ["sh", "-c", "echo E: no mirror; echo bye; exit 3"], progress=print, log=log)
+    assert str(caught.value) == f"building failed: E: no mirror (all of its output: {log})"
+
+
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [
+        ("one\nERROR: two\nERROR: three\nfour\n", "ERROR: two"),
+        ("one\n\n two \n\n", "two"),
+        ("", ""),
+        ("bad \xff byte", "bad � byte"),
+    ],
+)
+def test_complaint(tmp_path: Path, output: str, expected: str) -> None:
+    log = tmp_path / "log"
+    log.write_bytes(output.encode("latin-1"))
+    assert complaint(log) == expected
+
+
+def lives(pid: int) -> bool:
+    """Whether a process is there that is not merely waiting to be reaped."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
+def number_in(file: Path) -> int:
+    return int(file.read_text())
+
+
+async def test_cancelled_step_leaves_no_grandchild(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steps, "_END_GRACE_S", 0.2)
+    pid_file = tmp_path / "pid"
+    script = f"(trap '' TERM; exec sleep 60) & echo $! > {pid_file}; wait"
+    with trio.move_on_after(0.3):
+        # Its leader ends at SIGTERM at once, its child never does: SIGKILL has to follow.
+        await run_step("waiting", ["sh", "-c", script], progress=lambda _: None, log=tmp_path / "log")
+    with trio.fail_after(5):
+        while lives(number_in(pid_file)):  # noqa: ASYNC110  a foreign process sets no event
+            await trio.sleep(0.02)
+
+
+async def test_first_failure_cancels_the_others_and_comes_alone() -> None:
+    async def fail() -> None:
+        raise PoolUnavailable("no root")
+
+    with trio.fail_after(5), pytest.raises(PoolUnavailable, match="no root"):
+        await in_parallel(trio.sleep_forever, fail)
