@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
+from urllib.parse import urlsplit
 
 import attrs
 
@@ -81,6 +82,14 @@ def parse_image_sources(text: str) -> tuple[tuple[str, str], ...]:
     return tuple((name.strip(), image.strip()) for name, image in pairs)
 
 
+def parse_url(text: str) -> str:
+    """An http(s) URL, without the slash at its end."""
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError("use a URL such as https://ewms.example.org")
+    return text.rstrip("/")
+
+
 def parse_port(text: str) -> int:
     """A TCP port."""
     if text.isascii() and text.isdigit() and 0 < int(text) < 65536:
@@ -89,6 +98,7 @@ def parse_port(text: str) -> int:
 
 
 Level = Annotated[str, TextForm(parse_level)]
+Url = Annotated[str, TextForm(parse_url)]
 Plain = Annotated[str, TextForm(plain)]
 Seconds = Annotated[float, AtLeast(0.01)]
 Age = Annotated[float, AtLeast(0)]
@@ -102,8 +112,8 @@ class Settings:
     """Everything that the TMS can be told; one instance is read at the edge and handed down."""
 
     # --- the WMS ---
-    wms_address: str = variable("EWMS_ADDRESS", "the WMS's base URL, e.g. https://ewms.example.org")
-    token_url: str = variable("EWMS_TOKEN_URL", _AUTH_HELP["EWMS_TOKEN_URL"], default="")
+    wms_address: Url = variable("EWMS_ADDRESS", "the WMS's base URL, e.g. https://ewms.example.org")
+    token_url: Url = variable("EWMS_TOKEN_URL", _AUTH_HELP["EWMS_TOKEN_URL"], default="")
     client_id: str = variable("EWMS_CLIENT_ID", _AUTH_HELP["EWMS_CLIENT_ID"], default="")
     client_secret: Secret = variable("EWMS_CLIENT_SECRET", _AUTH_HELP["EWMS_CLIENT_SECRET"], default=Secret(""))
     no_auth: bool = variable("TMS_NO_AUTH", "speak to the WMS without tokens (local stands only)", default=False)

@@ -55,6 +55,9 @@ def test_site_names_have_spaces_and_commas() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("EWMS_ADDRESS", "ewms.example.org"),
+        ("EWMS_ADDRESS", ""),
+        ("EWMS_TOKEN_URL", "ftp://x"),
         ("JOB_EVENT_LOG_DIR", "relative/jobs"),
         ("JOB_EVENT_LOG_DIR", "/scratch/a b"),
         ("JOB_EVENT_LOG_DIR", "/scratch/a,b"),
