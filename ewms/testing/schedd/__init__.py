@@ -87,8 +87,12 @@ async def open_embedded_schedd(
 
 async def _until_ready(process: trio.Process, log_path: Path) -> None:
     assert process.stdout is not None
+    words = b""
     with trio.move_on_after(_READY_TIMEOUT):
-        if await process.stdout.receive_some() == b"ready\n":
+        # In pieces: an unbuffered interpreter writes the new-line by itself.
+        while not words.endswith(b"\n") and (piece := await process.stdout.receive_some()):
+            words += piece
+        if words == b"ready\n":
             return
     last_words = (await trio.Path(log_path).read_text())[-2000:]
     raise EmbeddedScheddFailed(f"the embedded schedd did not start; see {log_path}:\n{last_words}")
