@@ -1,0 +1,164 @@
+"""The whole service: `main` and the `ewms tms` process, against the stand-in and the embedded schedd."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+from tms_bench import SCHEDD, Bench, until
+
+from ewms.testing.fakeschedd import FakeSchedd
+from ewms.testing.schedd import EmbeddedSchedd, open_embedded_schedd
+from ewms.testing.wms import open_standin
+from ewms.tms.condor.schedd import open_schedd
+from ewms.tms.errors import SetupError
+from ewms.tms.service import main
+from ewms.tms.settings import read
+from ewms.wms.models import Phase
+
+
+@attrs.frozen
+class Ground:
+    """A stand-in with tokens, an embedded schedd whose workers sleep, and the TMS's environment for both."""
+
+    bench: Bench
+    embedded: EmbeddedSchedd
+    environ: dict[str, str]
+
+    async def in_queue(self) -> list[int]:
+        """The clusters in the queue."""
+        async with open_schedd(self.embedded.helper_command) as schedd:
+            ads = await schedd.query("true", ["ClusterId", "ProcId"])
+        return sorted({int(str(ad["ClusterId"])) for ad in ads})
+
+
+@pytest.fixture
+async def ground(tmp_path: Path) -> AsyncIterator[Ground]:
+    jobs = tmp_path / "jobs"
+    jobs.mkdir()
+    async with (
+        open_standin(locations={"here": SCHEDD}) as standin,
+        open_embedded_schedd(tmp_path / "schedd", entrypoint=["/bin/sleep", "1000"], name=SCHEDD) as embedded,
+    ):
+        environ = {
+            "EWMS_ADDRESS": standin.address,
+            "EWMS_TOKEN_URL": standin.token_url,
+            "EWMS_CLIENT_ID": standin.client_id,
+            "EWMS_CLIENT_SECRET": standin.client_secret.reveal(),
+            "JOB_EVENT_LOG_DIR": str(jobs),
+            "TMS_SCHEDD_HELPER": " ".join(embedded.helper_command),
+            "TMS_BASE_REQUIREMENTS": "true",
+            "TMS_OUTER_LOOP_WAIT": "0.05",
+            "TMS_WATCHER_INTERVAL": "0.05",
+            "TMS_JOB_MAX_VACATE_TIME": "1",
+        }
+        yield Ground(Bench(standin, FakeSchedd(), read(environ)), embedded, environ)
+
+
+@asynccontextmanager
+async def process(ground: Ground, log: Path, **settings: str) -> AsyncIterator[trio.Process]:
+    """The `ewms tms` process; killed when the context ends."""
+    environment = {"PATH": os.defpath, **ground.environ, **settings}
+    with log.open("ab") as output:
+        running = await trio.lowlevel.open_process(
+            [sys.executable, "-m", "ewms", "tms"],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        yield running
+    finally:
+        running.kill()
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + 5):
+            await running.wait()
+
+
+async def test_start_run_stop_complete(ground: Ground) -> None:
+    bench = ground.bench
+    uuid = bench.order(n_workers=2)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(partial(main, read(ground.environ)))
+        await until(lambda: bench.taskforce(uuid).compound_statuses.keys() == {"RUNNING"})
+        assert await ground.in_queue() == [bench.taskforce(uuid).cluster_id]
+        bench.stop(uuid)
+        await until(lambda: bench.taskforce(uuid).phase == Phase.CONDOR_COMPLETE)
+        nursery.cancel_scope.cancel()
+    assert await ground.in_queue() == []
+    assert [each for each in bench.posts(uuid) if each != "statuses"] == [
+        "condor-submit",
+        "condor-rm",
+        "condor-complete",
+    ]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_is_a_clean_end_that_leaves_clusters_alone(
+    ground: Ground, tmp_path: Path, number: signal.Signals
+) -> None:
+    uuid = ground.bench.order()
+    async with process(ground, tmp_path / "tms.log") as running:
+        await until(lambda: bool(ground.bench.taskforce(uuid).compound_statuses))
+        running.send_signal(number)
+        with trio.fail_after(10):
+            assert await running.wait() == 0
+    assert await ground.in_queue() == [ground.bench.taskforce(uuid).cluster_id]
+    text = (tmp_path / "tms.log").read_text()
+    assert "clusters are left alone" in text
+    assert "Traceback" not in text
+    assert ground.environ["EWMS_CLIENT_SECRET"] not in text
+
+
+async def test_kill_dash_nine_and_a_new_process(ground: Ground, tmp_path: Path) -> None:
+    uuid = ground.bench.order()
+    async with process(ground, tmp_path / "tms.log") as running:
+        await until(lambda: bool(ground.bench.taskforce(uuid).compound_statuses))
+        running.kill()
+        await running.wait()
+    other = ground.bench.order()
+    async with process(ground, tmp_path / "tms.log"):
+        await until(lambda: ground.bench.taskforce(other).phase == Phase.CONDOR_SUBMIT)
+        ground.bench.stop(uuid)
+        await until(lambda: ground.bench.taskforce(uuid).phase == Phase.CONDOR_COMPLETE)
+    assert await ground.in_queue() == [ground.bench.taskforce(other).cluster_id]
+
+
+async def test_a_bad_base_requirement_ends_the_start_with_one_clear_line(ground: Ground, tmp_path: Path) -> None:
+    async with process(ground, tmp_path / "tms.log", TMS_BASE_REQUIREMENTS="(((") as running:
+        with trio.fail_after(10):
+            assert await running.wait() == 1
+    assert "Error: TMS_BASE_REQUIREMENTS: HTCondor cannot parse it" in (tmp_path / "tms.log").read_text()
+
+
+async def test_bad_settings_end_the_start_with_exit_status_2(ground: Ground, tmp_path: Path) -> None:
+    async with process(ground, tmp_path / "tms.log", TMS_MAX_IDLE="many", EWMS_ADDRESS="") as running:
+        with trio.fail_after(10):
+            assert await running.wait() == 2
+    lines = (tmp_path / "tms.log").read_text().splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["EWMS_ADDRESS", "TMS_MAX_IDLE"]
+
+
+async def test_dry_run_prints_the_description_and_touches_nothing(ground: Ground, tmp_path: Path) -> None:
+    uuid = ground.bench.order()
+    log = tmp_path / "tms.log"
+    async with process(ground, log, DRYRUN="true"):
+        await until(lambda: "queue 2" in log.read_text())
+    assert f'+EWMSTaskforceUUID = "{uuid}"' in log.read_text()
+    assert not ground.bench.posts(uuid)
+    assert await ground.in_queue() == []
+    assert not list((tmp_path / "jobs").iterdir())
+
+
+async def test_a_job_directory_that_cannot_be_used(ground: Ground, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    settings = read(ground.environ | {"JOB_EVENT_LOG_DIR": str(tmp_path / "file")})
+    with pytest.RaisesGroup(SetupError, flatten_subgroups=True):
+        await main(settings)
