@@ -82,7 +82,7 @@ async def test_token_is_nowhere_to_be_read(pool: Pool) -> None:
 
 async def until_gone(pool: Pool, command: str) -> None:
     with trio.fail_after(5):
-        while command.encode() in (await pool.run(["ps", "-eo", "args"])).stdout:
+        while command.encode() in (await pool.run(["ps", "-eo", "args"])).stdout:  # noqa: ASYNC110
             await trio.sleep(0.05)
 
 

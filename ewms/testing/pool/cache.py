@@ -1,7 +1,7 @@
 """Directories that are built once and kept: whole or not there, built by one process at a time, old ones removed.
 
-A shelf is a directory of such entries, all of one kind. An entry in use holds a shared lock, so that nobody removes it;
-the kernel drops the locks of a process that dies.
+A shelf is a directory of such entries, all of one kind. Who builds holds the shelf's lock; who uses an entry holds a
+shared lock on the entry itself, so that nobody removes it. The kernel drops the locks of a process that dies.
 """
 
 import fcntl
@@ -45,27 +45,43 @@ Build = Callable[[Scratch], Awaitable[None]]
 async def cached(shelf: Path, key: str, build: Build, *, progress: Progress) -> AsyncIterator[Path]:
     """The directory `shelf/key`, built if it is not there; safe from removal until this context is left."""
     entry = shelf / key
-    with _lock_file(shelf, key) as lock:
-        while True:
-            await _take(lock, fcntl.LOCK_SH, entry, progress)
-            if entry.is_dir():
-                break
-            fcntl.flock(lock, fcntl.LOCK_UN)
+    while True:
+        async with _in_use(entry, progress) as is_there:
+            if is_there:
+                os.utime(entry)
+                yield entry
+                return
+        with _opened(_lock_file(shelf)) as lock:
             await _take(lock, fcntl.LOCK_EX, entry, progress)
             if not entry.is_dir():
                 await _build(shelf, key, build)
-                await trio.to_thread.run_sync(_prune, shelf, entry)
-            fcntl.flock(lock, fcntl.LOCK_UN)
-        os.utime(entry)
-        yield entry
+                await trio.to_thread.run_sync(_prune, shelf, key)
+
+
+@asynccontextmanager
+async def _in_use(entry: Path, progress: Progress) -> AsyncIterator[bool]:
+    """Hold an entry; whether it is there to be held."""
+    try:
+        directory = os.open(entry, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield False
+        return
+    with _opened(directory):
+        await _take(directory, fcntl.LOCK_SH, entry, progress)
+        yield _is_still(entry, directory)
+
+
+def _is_still(entry: Path, directory: int) -> bool:
+    """Whether the directory that we opened still has its name: it may have been removed before the lock was ours."""
+    return entry.is_dir() and os.path.samestat(entry.stat(), os.fstat(directory))
 
 
 async def _build(shelf: Path, key: str, build: Build) -> None:
-    # The lock is ours: what is half-built for this key was left by a builder that died.
-    await trio.to_thread.run_sync(_remove_scratches, shelf, key)
+    # Not the name that a builder used who was killed: what it had started may still be writing there.
     work = shelf / f"{key}{_SCRATCH_MARK}{os.getpid()}"
     scratch = Scratch(new=work / "new", tmp=work / "tmp", log=shelf / f"{key}.log")
     try:
+        await trio.to_thread.run_sync(_remove, work)
         scratch.tmp.mkdir(parents=True)
         scratch.log.write_bytes(b"")
         await build(scratch)
@@ -75,15 +91,17 @@ async def _build(shelf: Path, key: str, build: Build) -> None:
             await trio.to_thread.run_sync(_remove, work)
 
 
-@contextmanager
-def _lock_file(shelf: Path, key: str) -> Iterator[int]:
+def _lock_file(shelf: Path) -> int:
     shelf.mkdir(parents=True, exist_ok=True)
-    # Lock files are never removed: two processes could then hold locks on two files of one name.
-    lock = os.open(shelf / f"{key}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    return os.open(shelf / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+
+
+@contextmanager
+def _opened(fd: int) -> Iterator[int]:
     try:
-        yield lock
+        yield fd
     finally:
-        os.close(lock)
+        os.close(fd)
 
 
 async def _take(lock: int, kind: int, entry: Path, progress: Progress) -> None:
@@ -91,7 +109,7 @@ async def _take(lock: int, kind: int, entry: Path, progress: Progress) -> None:
     told_at = trio.current_time()
     while not _try_to_take(lock, kind):
         if trio.current_time() - told_at >= _TELL_EVERY_S:
-            progress(f"waiting for another process that builds {entry.parent.name}")
+            progress(f"waiting for another process that builds a {entry.parent.name}")
             told_at = trio.current_time()
         await trio.sleep(_POLL_S)
 
@@ -104,29 +122,20 @@ def _try_to_take(lock: int, kind: int) -> bool:
     return True
 
 
-def _prune(shelf: Path, newest: Path) -> None:
-    """Remove all entries but the newest ones, and what dead builders left; not what somebody uses."""
-    entries = [path for path in shelf.iterdir() if path.is_dir() and path != newest and _SCRATCH_MARK not in path.name]
+def _prune(shelf: Path, newest: str) -> None:
+    """Remove all entries but the newest ones, and what dead builders left; nothing that is in use."""
+    found = [path for path in shelf.iterdir() if path.is_dir() and path.name != newest]
+    entries = [path for path in found if _SCRATCH_MARK not in path.name]
     entries.sort(key=lambda path: path.stat().st_mtime, reverse=True)
-    for old in entries[KEPT - 1 :]:
-        _if_unused(shelf, old.name, lambda old=old: _remove(old))  # type: ignore[misc]
-    for left in shelf.glob(f"*{_SCRATCH_MARK}*"):
-        key = left.name.split(_SCRATCH_MARK)[0]
-        if key != newest.name:
-            _if_unused(shelf, key, lambda key=key: _remove_scratches(shelf, key))  # type: ignore[misc]
-
-
-def _if_unused(shelf: Path, key: str, action: Callable[[], None]) -> None:
-    with _lock_file(shelf, key) as lock:
-        if _try_to_take(lock, fcntl.LOCK_EX):
-            action()
-
-
-def _remove_scratches(shelf: Path, key: str) -> None:
-    for left in shelf.glob(f"{key}{_SCRATCH_MARK}*"):
-        _remove(left)
+    for old in [*entries[KEPT - 1 :], *(path for path in found if path not in entries)]:
+        with _opened(os.open(old, os.O_RDONLY | os.O_CLOEXEC)) as directory:
+            if _try_to_take(directory, fcntl.LOCK_EX):
+                _remove(old)
+    for log in shelf.glob("*.log"):
+        if log.stem != newest and not log.with_suffix("").is_dir():
+            log.unlink()
 
 
 def _remove(directory: Path) -> None:
-    # A builder that is being killed may still write: then its remains go at the next pruning.
+    # A builder that is being killed may still write: then its remains go the next time.
     shutil.rmtree(directory, ignore_errors=True)
