@@ -4,6 +4,7 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -55,10 +56,23 @@ def demo(ground: str | None, events: int, workers: int, directory: Path | None) 
     with (work_dir / "demo.log").open("w") as stream:
         logs.configure("DEBUG", "INFO", stream=stream)
         try:
-            trio.run(run_demo, plan, strict_exception_groups=False)
+            trio.run(run_demo, plan)
         except KeyboardInterrupt:
             click.echo(f"\ninterrupted after {time.time() - started:.0f} s; everything is torn down. Logs: {work_dir}")
             sys.exit(130)
-        except DemoFailed as error:
-            click.echo(f"\nthe demo failed: {error}\nLogs: {work_dir}")
+        except BaseExceptionGroup as group:
+            failures, rest = group.split(DemoFailed)
+            if rest is not None or failures is None:
+                raise
+            for error in leaves(failures):
+                click.echo(f"\nthe demo failed: {error}\nLogs: {work_dir}")
             sys.exit(1)
+
+
+def leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    """The errors in a group of groups."""
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from leaves(error)
+        else:
+            yield error
