@@ -16,7 +16,7 @@ _COMMANDS: Final = {
         "demo",
         "Run the main job on this machine: pool, broker, WMS, TMS, pilots, events.",
     ),
-    "log": ("ewms.tms.cli", "log", "Read job event logs off-line: taskforces, statuses, errors."),
+    "log": ("ewms.tms.log_cli", "log", "Read job event logs off-line: taskforces, statuses, errors."),
     "pilot": (
         "ewms.pilot.cli",
         "pilot",

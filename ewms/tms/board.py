@@ -99,15 +99,7 @@ class Board:
                 return None
             parts = [Cluster(expected.cluster_id)]
         n_workers = (expected.n_workers or None) if expected and expected.cluster_id == parts[0].cluster_id else None
-        cluster = parts[0] if len(parts) == 1 else merged(parts)
-        return TaskforceReport(
-            uuid,
-            cluster.cluster_id,
-            cluster.compound_statuses(n_workers),
-            cluster.top_task_errors(),
-            cluster.completed_at(n_workers),
-            cluster.paused,
-        )
+        return report_on(uuid, parts[0] if len(parts) == 1 else merged(parts), n_workers)
 
     # --- from the watchers ---
 
@@ -167,6 +159,18 @@ class Board:
         ids = {cluster_id for _, cluster_id in places}
         chosen = expected.cluster_id if expected and expected.cluster_id in ids else max(ids)
         return [self._tallies[log].clusters[each] for log, each in sorted(places, reverse=True) if each == chosen]
+
+
+def report_on(uuid: str, cluster: Cluster, n_workers: int | None) -> TaskforceReport:
+    """A cluster's tally as a report."""
+    return TaskforceReport(
+        uuid,
+        cluster.cluster_id,
+        cluster.compound_statuses(n_workers),
+        cluster.top_task_errors(),
+        cluster.completed_at(n_workers),
+        cluster.paused,
+    )
 
 
 def day_of(log_name: str) -> date:

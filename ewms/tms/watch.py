@@ -5,6 +5,8 @@ month of quiet logs costs nothing.
 """
 
 import math
+import os
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Final, NoReturn
@@ -72,12 +74,12 @@ async def watch_logs(
 
 def _stamps(directory: Path) -> dict[str, Stamp]:
     found = {}
-    for path in directory.glob(f"*{DAY_LOG_SUFFIX}"):
-        try:
-            stat = path.stat()
-        except FileNotFoundError:
-            continue  # it went while we looked
-        found[path.name] = stat.st_ino, stat.st_size, stat.st_mtime_ns
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.name.endswith(DAY_LOG_SUFFIX):
+                with suppress(FileNotFoundError):  # it went while we looked
+                    stat = entry.stat()
+                    found[entry.name] = stat.st_ino, stat.st_size, stat.st_mtime_ns
     return found
 
 

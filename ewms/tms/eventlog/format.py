@@ -178,6 +178,7 @@ def taskforce_named(event: bytes) -> str | None:
     return None if match is None else text_of(match[1] or match[2])
 
 
+_STRING: Final = re.compile(r'"((?:[^"\\]|\\.)*)', re.DOTALL)
 _ESCAPED: Final = re.compile(r"\\(.)", re.DOTALL)
 _ESCAPES: Final = {"n": "\n", "t": "\t", "r": "\r"}
 
@@ -185,10 +186,8 @@ _ESCAPES: Final = {"n": "\n", "t": "\t", "r": "\r"}
 def classad_value(raw: bytes) -> str:
     """The text of a ClassAd literal as chirp wrote it; a string that was cut counts as far as it goes."""
     text = text_of(raw.strip())
-    if not text.startswith('"'):
-        return text
-    text = text[1:-1] if len(text) > 1 and text.endswith('"') and not text.endswith('\\"') else text[1:]
-    return _ESCAPED.sub(lambda match: _ESCAPES.get(match[1], match[1]), text)
+    match = _STRING.match(text)
+    return text if match is None else _ESCAPED.sub(lambda each: _ESCAPES.get(each[1], each[1]), match[1])
 
 
 def text_of(raw: bytes) -> str:

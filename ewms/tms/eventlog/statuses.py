@@ -135,8 +135,12 @@ def hold_reason(event: bytes) -> str:
     code = int(match["code"]) if match and match["code"] else None
     if alone := _CODE_ONLY.fullmatch(reason):
         reason, code = "", int(alone[1])
-    words = None if code is None else _HOLD_WORDS.get(code, f"hold code {code}")
-    told = [words] if words else []
+    return hold_words(code, reason)
+
+
+def hold_words(code: int | None, reason: str) -> str:
+    """A hold code and HTCondor's reason as one line of text."""
+    words = [] if code is None else [_HOLD_WORDS.get(code, f"hold code {code}")]
     if reason not in _NO_REASON:
-        told.append(reason)
-    return ": ".join(told) or "no reason given"
+        words.append(reason)
+    return ": ".join(words) or "no reason given"

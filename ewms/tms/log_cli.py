@@ -1,0 +1,216 @@
+"""`ewms log`: read job event logs off-line, or follow them, and show what they say of each taskforce."""
+
+import gzip
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any, Final, cast
+
+import click
+import trio
+
+from ewms.tms.board import Board, TaskforceReport, day_of, report_on
+from ewms.tms.eventlog.format import cut
+from ewms.tms.eventlog.reader import BATCH, LONGEST_EVENT, Position, read_on
+from ewms.tms.eventlog.story import Story
+from ewms.tms.eventlog.tally import Tally
+
+_LONG_READ: Final = 64 << 20  # bytes from which on a progress bar is worth it
+_FOLLOW_POLL: Final = 1.0  # s
+
+
+class _Logs:
+    """Some logs, read together: a taskforce that two of them speak of is shown once."""
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        self.paths = tuple(dict.fromkeys(paths))
+        self.board = Board()
+        self.tallies = {path: Tally(day_of(path.name)) for path in self.paths}
+        for path, tally in self.tallies.items():
+            self.board.restore(f"{path.name} {path}", tally)
+
+    def reports(self) -> list[TaskforceReport]:
+        """Every taskforce in the order of the logs.
+
+        Clusters that nobody named appear as `cluster:ID`, and so do further clusters of one taskforce.
+        """
+        found: dict[str, TaskforceReport] = {}
+        self.board.changed()
+        for tally in self.tallies.values():
+            for cluster in tally.clusters.values():
+                key = f"cluster:{cluster.cluster_id}"
+                report = self.board.report(cluster.uuid) if cluster.uuid else None
+                if report is None or report.cluster_id != cluster.cluster_id:
+                    report = report_on(key, cluster, None)
+                found[report.uuid] = report
+        return list(found.values())
+
+    def summary(self) -> dict[str, Any]:
+        """The object that `--json` prints."""
+        return {
+            "taskforces": {
+                report.uuid: {
+                    "cluster_id": report.cluster_id,
+                    "compound_statuses": report.compound_statuses,
+                    "top_task_errors": report.top_task_errors,
+                    "complete": report.completed_at is not None,
+                }
+                for report in self.reports()
+            },
+            "events": sum(tally.events for tally in self.tallies.values()),
+            "damaged": sum(tally.damaged for tally in self.tallies.values()),
+        }
+
+
+@click.command("log")
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
+@click.option("--why", metavar="TF-…", help="Tell the story of one taskforce (its UUID, or cluster:ID).")
+@click.option("--follow", is_flag=True, help="Go on reading, and show the table anew when it changed; end with Ctrl-C.")
+def log(files: tuple[Path, ...], *, as_json: bool, why: str | None, follow: bool) -> None:
+    """Read job event logs (also gzip-compressed ones): taskforces, statuses, errors.
+
+    \b
+    Examples:
+      ewms log 2026-11-21.tms.jel
+      ewms log --json *.tms.jel | jq '.taskforces | length'
+      ewms log --why TF-6b021623-cfa0c83f 2026-11-21.tms.jel
+      ewms log --follow 2026-11-21.tms.jel
+    """
+    logs = _Logs(files)
+    if follow:
+        if as_json or why or any(path.suffix == ".gz" for path in files):
+            raise click.UsageError("--follow shows the table of logs that still grow: without --json, --why and .gz")
+        try:
+            trio.run(_follow, logs)
+        except KeyboardInterrupt:
+            return
+    try:
+        _read_all(logs)
+        if why is not None:
+            click.echo(_why(logs, why))
+        elif as_json:
+            click.echo(json.dumps(logs.summary(), indent=2))
+        else:
+            _show(logs)
+    except (OSError, EOFError) as error:  # gzip says EOFError for a cut file
+        raise click.ClickException(f"cannot read: {error}") from error
+
+
+def _read_all(logs: _Logs) -> None:
+    total = sum(path.stat().st_size for path in logs.paths)
+    with click.progressbar(
+        length=total, label="reading", file=sys.stderr, hidden=total < _LONG_READ or not sys.stderr.isatty()
+    ) as bar:
+        for path, tally in logs.tallies.items():
+            for data in _pieces(path, tally):
+                tally.feed(data)
+                bar.update(len(data))
+
+
+def _pieces(path: Path, tally: Tally | None = None) -> Iterator[bytes]:
+    """Whole events; a partial one at the end is left out."""
+    with _open(path) as file:
+        rest = b""
+        while data := file.read(BATCH):
+            rest += data
+            end = cut(rest)
+            if end:
+                yield rest[:end]
+                rest = rest[end:]
+            elif len(rest) >= LONGEST_EVENT:
+                rest = rest[-4096:]
+                if tally is not None:
+                    tally.damaged += 1
+
+
+def _open(path: Path) -> IO[bytes]:
+    return cast("IO[bytes]", gzip.open(path)) if path.suffix == ".gz" else path.open("rb")
+
+
+async def _follow(logs: _Logs) -> None:
+    positions = dict.fromkeys(logs.paths, Position())
+    while True:
+        changed = False
+        for path, tally in logs.tallies.items():
+            more = True
+            while more:
+                piece = await trio.to_thread.run_sync(read_on, path, positions[path])
+                tally.feed(piece.data)
+                positions[path], more = piece.position, piece.more
+                changed |= bool(piece.data)
+        if changed:
+            _show(logs)
+        await trio.sleep(_FOLLOW_POLL)
+
+
+# --- for people ---
+
+
+def _show(logs: _Logs) -> None:
+    reports = logs.reports()
+    rows = [_row(report) for report in reports]
+    head = ("taskforce", "cluster", "workers", "ended", "errors")
+    try:
+        from rich.console import Console
+        from rich.table import Table
+    except ModuleNotFoundError:
+        for row in (head, *rows):
+            click.echo("  ".join(cell.replace("\n", ", ") for cell in row))
+    else:
+        table = Table(*head, show_lines=True)
+        for row in rows:
+            table.add_row(*(cell.replace("[", "\\[") for cell in row))
+        Console().print(table)
+    events = sum(tally.events for tally in logs.tallies.values())
+    damaged = sum(tally.damaged for tally in logs.tallies.values())
+    click.echo(f"{len(reports)} taskforces, {events} events, {damaged} damaged")
+
+
+def _row(report: TaskforceReport) -> tuple[str, ...]:
+    workers = [
+        f"{n} {job}" + ("" if pilot == "null" else f" / {pilot}")
+        for job, pilots in sorted(report.compound_statuses.items())
+        for pilot, n in sorted(pilots.items())
+    ]
+    if report.materialization_failure:
+        workers.append(f"no further workers: {report.materialization_failure}")
+    errors = [f"{n} × {text}" for text, n in report.top_task_errors.items()]
+    ended = "" if report.completed_at is None else _time(report.completed_at)
+    return report.uuid, str(report.cluster_id), "\n".join(workers), ended, "\n".join(errors)
+
+
+def _why(logs: _Logs, key: str) -> str:
+    report = next((each for each in logs.reports() if each.uuid == key), None)
+    if report is None:
+        raise click.ClickException(f"no taskforce {key} in {', '.join(map(str, logs.paths))}")
+    lines = [f"{key}, cluster {report.cluster_id}"]
+    for path, tally in logs.tallies.items():
+        if report.cluster_id not in tally.clusters:
+            continue
+        story = Story(report.cluster_id, tally.near)
+        for data in _pieces(path):
+            story.feed(data)
+        lines.append(f"in {path}:")
+        for chapter in story.chapters.values():
+            jobs = "" if chapter.jobs == {-1} else f" ({_jobs(len(chapter.jobs))})"
+            until = "" if chapter.first == chapter.last else f" … {_time(chapter.last)}"
+            reason = f": {chapter.reason}" if chapter.reason else ""
+            lines.append(f"  {_time(chapter.first)}{until}  {chapter.count} × {chapter.what}{jobs}{reason}")
+        if story.last_errors:
+            lines.append("  last task errors:")
+            lines += [f"    {_time(error.at)}  worker {error.proc}: {error.text}" for error in story.last_errors]
+    lines.append("now:")
+    lines += [f"  {line}" for cell in (_row(report)[2], _row(report)[4]) for line in cell.splitlines()]
+    lines.append("  the cluster has ended" if report.completed_at is not None else "  the cluster lives")
+    return "\n".join(lines)
+
+
+def _jobs(n: int) -> str:
+    return "1 job" if n == 1 else f"{n} jobs"
+
+
+def _time(epoch: int) -> str:
+    return datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%d %H:%M:%SZ")

@@ -1,0 +1,239 @@
+"""Bytes → counts: the captured logs, HTCondor's own reader as the reference, and every kind of cut and damage."""
+
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import daylog
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ewms.tms.eventlog.format import cut, frames
+from ewms.tms.eventlog.grouping import group_of
+from ewms.tms.eventlog.tally import Tally
+
+JEL = Path(__file__).parents[2] / "data" / "jel"
+DAY = date(2026, 11, 21)
+REMOVED, COMPLETED = {"REMOVED": {"null": 1}}, {"COMPLETED": {"null": 1}}
+
+# log → events, UUID, final statuses, complete, and the job statuses that its jobs went through (proc 0)
+CAPTURED: list[tuple[str, int, str | None, dict[str, dict[str, int]], bool, str]] = [
+    ("allowed-execute-duration-hold", 8, None, REMOVED, True, "IDLE RUNNING HELD REMOVED"),
+    ("chirp-after-sigterm-rm", 30, None, REMOVED, True, "IDLE RUNNING IDLE REMOVED"),
+    ("chirp-attr-newline", 9, None, COMPLETED, True, "IDLE RUNNING COMPLETED"),
+    ("chirp-set-attr-repeated", 11, None, COMPLETED, True, "IDLE RUNNING COMPLETED"),
+    ("condor-rm-running", 8, None, REMOVED, True, "IDLE RUNNING IDLE REMOVED"),
+    ("factory-complete-many", 72, None, {"COMPLETED": {"null": 10}}, True, "IDLE RUNNING COMPLETED"),
+    ("factory-complete", 44, None, {"COMPLETED": {"null": 6}}, True, "IDLE RUNNING COMPLETED"),
+    ("factory-paused-removed", 17, None, {"REMOVED": {"null": 4}}, True, "IDLE HELD REMOVED"),
+    ("factory-removed", 13, None, {"REMOVED": {"null": 3}}, True, "IDLE RUNNING IDLE REMOVED"),
+    ("factory-with-notes", 8, "TF-1", REMOVED, True, "IDLE REMOVED"),
+    ("image-missing-loop", 17, None, REMOVED, True, "IDLE RUNNING IDLE RUNNING IDLE RUNNING IDLE REMOVED"),
+    ("input-missing-hold", 9, None, REMOVED, True, "IDLE HELD REMOVED"),
+    ("killed-by-signal", 7, None, COMPLETED, True, "IDLE RUNNING COMPLETED"),
+    ("on-exit-hold", 8, None, REMOVED, True, "IDLE RUNNING HELD REMOVED"),
+    ("on-exit-remove-requeue", 12, None, COMPLETED, True, "IDLE RUNNING IDLE RUNNING COMPLETED"),
+    ("output-file-missing-hold", 11, None, REMOVED, True, "IDLE RUNNING IDLE HELD REMOVED"),
+    ("periodic-hold", 7, None, REMOVED, True, "IDLE RUNNING HELD REMOVED"),
+    ("periodic-remove", 6, None, REMOVED, True, "IDLE RUNNING REMOVED"),
+    ("plain-cluster-complete", 21, None, {"COMPLETED": {"null": 3}}, True, "IDLE RUNNING COMPLETED"),
+    ("rm-running", 7, None, REMOVED, True, "IDLE RUNNING IDLE REMOVED"),
+    ("rm-with-output-transfer", 9, None, REMOVED, True, "IDLE RUNNING IDLE REMOVED"),
+    ("shadow-hung-30s", 157, None, COMPLETED, True, "IDLE RUNNING COMPLETED"),
+    ("submit-notes-attrs", 2, "TF-1", REMOVED, True, "IDLE REMOVED"),
+    ("submit-notes-lost-to-batch-name", 2, None, REMOVED, True, "IDLE REMOVED"),
+    ("submit-notes", 2, None, REMOVED, True, "IDLE REMOVED"),
+    ("suspend-resume", 9, None, REMOVED, True, "IDLE RUNNING SUSPENDED RUNNING IDLE REMOVED"),
+    ("user-hold-and-release", 9, None, REMOVED, True, "IDLE RUNNING IDLE HELD REMOVED"),
+    ("vacate-rerun", 12, None, {"RUNNING": {"null": 1}}, False, "IDLE RUNNING IDLE RUNNING"),
+    ("vacate", 11, None, REMOVED, True, "IDLE RUNNING IDLE RUNNING IDLE REMOVED"),
+]
+
+
+def log_of(name: str) -> bytes:
+    return (JEL / f"{name}.jel").read_bytes()
+
+
+def tally_of(data: bytes) -> Tally:
+    tally = Tally(DAY)
+    tally.feed(data[: cut(data)])
+    return tally
+
+
+def state(tally: Tally) -> dict[str, Any]:
+    """All of it: nothing may depend on how the log was cut."""
+    return tally.dump()
+
+
+def snapshot(tally: Tally) -> dict[int, Any]:
+    return {
+        each: (
+            cluster.compound_statuses(None),
+            {group_of(text): n for text, n in cluster.top_task_errors().items()},
+            cluster.completed_at(None) is not None,
+        )
+        for each, cluster in tally.clusters.items()
+        if cluster.jobs
+    }
+
+
+def small_day(workers: int = 8) -> bytes:
+    return b"".join(daylog.lines(daylog.Day(taskforces=3, workers=workers, updates=4, seed=7)))
+
+
+def test_all_captured_logs_have_a_row() -> None:
+    assert {row[0] for row in CAPTURED} == {path.stem for path in JEL.glob("*.jel")}
+
+
+@pytest.mark.parametrize("row", CAPTURED, ids=lambda row: row[0])
+def test_captured_log(row: tuple[str, int, str | None, dict[str, dict[str, int]], bool, str]) -> None:
+    name, events, uuid, compound, complete, story = row
+    tally = Tally(DAY)
+    told: list[str] = []
+    for event in log_of(name).split(b"\n...\n")[:-1]:
+        tally.feed(event + b"\n...\n")
+        (cluster,) = tally.clusters.values()
+        if len(cluster.codes) and cluster.codes[0]:
+            now = cluster._states[cluster.codes[0]].job.partition(":")[0]
+            if told[-1:] != [now]:
+                told.append(now)
+    (cluster,) = tally.clusters.values()
+    assert (tally.events, tally.damaged, cluster.uuid) == (events, 0, uuid)
+    assert cluster.compound_statuses(None) == compound
+    assert (cluster.completed_at(None) is not None) is complete
+    assert " ".join(told) == story
+    assert state(tally) == state(tally_of(log_of(name)))
+
+
+@pytest.mark.parametrize("name", [row[0] for row in CAPTURED])
+def test_equals_htcondors_own_reader_after_each_event(name: str) -> None:
+    from jel_reference import snapshots
+
+    tally = Tally(DAY)
+    events = log_of(name).split(b"\n...\n")[:-1]
+    for event, expected in zip(events, snapshots(JEL / f"{name}.jel"), strict=True):
+        tally.feed(event + b"\n...\n")
+        ours = snapshot(tally)
+        for cluster, known in expected.items():
+            assert ours[cluster] == known, event
+        assert ours.keys() == expected.keys()
+
+
+def test_equals_htcondors_own_reader_on_a_day(tmp_path: Path) -> None:
+    from jel_reference import final
+
+    path = tmp_path / "day.jel"
+    path.write_bytes(small_day())
+    assert snapshot(tally_of(path.read_bytes())) == final(path)
+
+
+# --- cuts ---
+
+SMALL = small_day(1)
+
+
+@given(st.lists(st.integers(0, len(SMALL)), max_size=6))
+@settings(deadline=None)
+def test_any_cut_gives_the_same(cuts: list[int]) -> None:
+    tally = Tally(DAY)
+    begun = 0
+    for end in [*sorted(cuts), len(SMALL)]:
+        available = SMALL[begun:end]
+        whole = cut(available)
+        tally.feed(available[:whole])
+        begun += whole
+    assert state(tally) == state(tally_of(SMALL))
+
+
+@given(st.lists(st.integers(0, len(SMALL)), max_size=3))
+@settings(deadline=None)
+def test_any_restart_from_a_checkpoint_gives_the_same(cuts: list[int]) -> None:
+    tally = Tally(DAY)
+    begun = 0
+    for end in [*sorted(cuts), len(SMALL)]:
+        whole = cut(SMALL[begun:end])
+        tally.feed(SMALL[begun : begun + whole])
+        begun += whole
+        tally = Tally.load(tally.dump(), DAY)
+    assert state(tally) == state(tally_of(SMALL))
+
+
+def test_a_second_reading_on_top_changes_nothing() -> None:
+    tally = tally_of(SMALL)
+    before = {each: cluster.compound_statuses(1) for each, cluster in tally.clusters.items()}
+    errors = {each: cluster.top_task_errors() for each, cluster in tally.clusters.items()}
+    tally.feed(SMALL)
+    assert {each: cluster.compound_statuses(1) for each, cluster in tally.clusters.items()} == before
+    assert {each: cluster.top_task_errors() for each, cluster in tally.clusters.items()} == errors
+
+
+# --- damage ---
+
+
+@given(st.data(), st.binary(max_size=200))
+@settings(max_examples=100, deadline=None)
+def test_garbage_costs_only_what_it_hit(data: st.DataObject, garbage: bytes) -> None:
+    events = SMALL.split(b"\n...\n")[:-1]
+    begin = data.draw(st.integers(0, len(SMALL)))
+    length = data.draw(st.sampled_from([0, 1, 30, 500]))
+    broken = SMALL[:begin] + garbage + SMALL[begin + length :]
+    found = set(frames(broken[: cut(broken)]).events)
+    at, intact = 0, set()
+    for event in events:
+        if at + len(event) + 5 <= begin or at >= begin + length + 1:
+            intact.add(event)
+        at += len(event) + 5
+    # The event behind the garbage may have lost its own terminator to it, never more than that.
+    assert len(intact - found) <= 1 + garbage.count(b"\n")
+    tally_of(broken).dump()
+
+
+@pytest.mark.parametrize("keep", [*range(1, 60), 120, 300, 400])
+def test_a_torn_event_is_lost_alone(keep: int) -> None:
+    """A full disk cuts a write anywhere; what follows directly is the next event's header."""
+    first, second, third = log_of("plain-cluster-complete").split(b"\n...\n")[6:9]
+    torn = first[:keep] if keep < len(first) else first
+    found = frames(torn + second + b"\n...\n" + third + b"\n...\n")
+    assert list(found.events) == [second, third]
+    assert found.damaged == 1
+
+
+def test_torn_at_a_line_end() -> None:
+    executing, held = log_of("periodic-hold").split(b"\n...\n")[3], log_of("periodic-hold").split(b"\n...\n")[5]
+    found = frames(executing[: executing.index(b"\tCpus")] + held + b"\n...\n")
+    assert (list(found.events), found.damaged) == ([held], 1)
+
+
+def test_a_quoted_header_in_an_error_text_is_no_event() -> None:
+    quoted = b'008 (056.000.000) 2026-11-21 21:10:28 HTChirpEWMSPilotError: "in the log: 005 (056.000.000) '
+    quoted += b'2026-11-21 21:10:27 Job terminated."'
+    found = frames(quoted + b"\n...\n")
+    assert (list(found.events), found.damaged) == ([quoted], 0)
+
+
+def test_windows_line_ends_and_stray_terminators() -> None:
+    data = log_of("submit-notes-attrs")
+    assert state(tally_of(data.replace(b"\n", b"\r\n"))) == state(tally_of(data))
+    assert state(tally_of(b"...\n" + data.replace(b"...\n", b"...\n...\n"))) == state(tally_of(data))
+
+
+def test_a_log_in_another_format_is_all_damage() -> None:
+    tally = tally_of(b"<c>\n  <a n='MyType'><s>SubmitEvent</s></a>\n</c>\n...\n" * 3)
+    assert (tally.events, tally.damaged, tally.clusters) == (0, 3, {})
+
+
+def test_ids_that_cannot_be_are_not_believed() -> None:
+    line = b"%s (101.%s.000) 2026-11-21 21:10:28 Job executing on host: <>\n...\n"
+    tally = tally_of(line % (b"001", b"999999999999") + line % (b"0x1", b"000") + line % (b"001", b"001"))
+    assert tally.clusters[101].compound_statuses(None) == {"RUNNING": {"null": 1}}
+    assert (tally.events, tally.damaged) == (2, 1)
+
+
+def test_unknown_events_change_nothing() -> None:
+    data = b"".join(
+        b"%03d (101.000.000) 2026-11-21 21:10:28 Whatever may come.\n\tcode\n...\n" % number
+        for number in (2, 3, 14, 39, 43, 47, 112, 199, 999)
+    )
+    tally = tally_of(data)
+    assert (tally.events, tally.damaged, snapshot(tally)) == (9, 0, {})

@@ -1,0 +1,270 @@
+"""Watching a directory of day logs, on a virtual clock."""
+
+import functools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+import structlog
+import trio
+import trio.testing
+
+from ewms.tms.board import Board, day_of
+from ewms.tms.eventlog import checkpoint
+from ewms.tms.eventlog.reader import Piece, Position, read_on
+from ewms.tms.watch import CHECKPOINT_INTERVAL, watch_logs
+
+NAME = "2026-11-21.tms.jel"
+
+
+@pytest.fixture
+def autojump_clock() -> trio.testing.MockClock:
+    """Reads happen in threads, which a virtual clock does not see: give them a moment before time jumps."""
+    return trio.testing.MockClock(autojump_threshold=0.02)
+
+
+def event(number: int, text: str, proc: int = 0, cluster: int = 7) -> bytes:
+    return f"{number:03d} ({cluster:03d}.{proc:03d}.000) 2026-11-21 21:00:00Z {text}\n...\n".encode()
+
+
+def submit(uuid: str = "TF-1", cluster: int = 7) -> bytes:
+    return event(0, f"Job submitted from host: <x>\n    EWMSTaskforceUUID={uuid}", cluster=cluster)
+
+
+EXECUTE = event(1, "Job executing on host: <x>")
+TERMINATED = event(5, "Job terminated.")
+REMOVED = event(36, "Cluster removed\n\tMaterialized 1 jobs from 0 items.\tComplete", -1)
+
+
+@attrs.define
+class Stand:
+    directory: Path
+    state_dir: Path
+    board: Board
+
+    def append(self, data: bytes, name: str = NAME) -> None:
+        with (self.directory / name).open("ab") as file:
+            file.write(data)
+
+    def seen(self) -> dict[str, Any]:
+        reports = self.board.changed()
+        self.board.accepted(reports)
+        return {report.uuid: report.compound_statuses for report in reports}
+
+    @asynccontextmanager
+    async def watching(self, checkpoint_interval: float = CHECKPOINT_INTERVAL) -> AsyncIterator[None]:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(
+                functools.partial(
+                    watch_logs,
+                    self.directory,
+                    self.board,
+                    state_dir=self.state_dir,
+                    checkpoint_interval=checkpoint_interval,
+                )
+            )
+            yield
+            nursery.cancel_scope.cancel()
+
+
+@pytest.fixture
+def stand(tmp_path: Path) -> Stand:
+    (tmp_path / "jobs").mkdir()
+    return Stand(tmp_path / "jobs", tmp_path / "state", Board())
+
+
+def said(logs: list[Any], text: str) -> int:
+    return sum(text in entry["event"] for entry in logs)
+
+
+async def test_what_was_there_is_known_when_it_has_started(stand: Stand, autojump_clock: object) -> None:
+    stand.append(submit() + EXECUTE)
+    async with stand.watching():
+        assert stand.seen() == {"TF-1": {"RUNNING": {"null": 1}}}
+
+
+async def test_a_new_log_and_new_lines_are_seen_within_two_seconds(stand: Stand, autojump_clock: object) -> None:
+    async with stand.watching():
+        stand.append(submit())
+        await trio.sleep(2)
+        assert stand.seen() == {"TF-1": {"IDLE": {"null": 1}}}
+        stand.append(EXECUTE[:-3])
+        await trio.sleep(2)
+        assert stand.seen() == {}
+        stand.append(EXECUTE[-3:])
+        await trio.sleep(2)
+        assert stand.seen() == {"TF-1": {"RUNNING": {"null": 1}}}
+
+
+async def test_only_day_logs_are_read(stand: Stand, autojump_clock: object) -> None:
+    stand.append(submit(), "2026-11-21.tms.jel.gz")
+    stand.append(submit(), "other.jel")
+    async with stand.watching():
+        assert stand.seen() == {}
+
+
+async def test_a_restart_reads_only_what_is_new(stand: Stand, autojump_clock: object) -> None:
+    stand.append(submit() + EXECUTE)
+    async with stand.watching():
+        await trio.sleep(1)
+    # What was read is not read again: garbage over it (same length, same first bytes) goes unseen.
+    path = stand.directory / NAME
+    with path.open("r+b") as file:
+        file.seek(210)
+        file.write(b"x" * (path.stat().st_size - 215))
+    stand.append(TERMINATED)
+    stand.board = Board()
+    async with stand.watching():
+        assert stand.seen() == {"TF-1": {"COMPLETED": {"null": 1}}}
+        assert stand.board.tally(NAME).damaged == 0
+
+
+async def test_without_its_checkpoint_the_state_is_the_same(stand: Stand, autojump_clock: object) -> None:
+    stand.append(submit() + EXECUTE)
+    async with stand.watching():
+        pass
+    before = stand.board.tally(NAME).dump()
+    path = checkpoint.checkpoint_path(stand.state_dir, NAME)
+    path.write_text("torn")
+    stand.board = Board()
+    with structlog.testing.capture_logs() as logs:
+        async with stand.watching():
+            assert stand.board.tally(NAME).dump() == before
+    assert said(logs, "checkpoint cannot be used") == 1
+
+
+async def test_checkpoints_come_in_their_interval(stand: Stand, autojump_clock: object) -> None:
+    path = checkpoint.checkpoint_path(stand.state_dir, NAME)
+    async with stand.watching(checkpoint_interval=8):
+        stand.append(submit())
+        await trio.sleep(3)
+        first = path.read_text()
+        stand.append(EXECUTE)
+        await trio.sleep(3)
+        assert path.read_text() == first
+        await trio.sleep(6)
+        assert path.read_text() != first
+
+
+async def test_a_replaced_log_is_said_and_read_on_top(stand: Stand, autojump_clock: object) -> None:
+    stand.append(submit() + EXECUTE)
+    with structlog.testing.capture_logs() as logs:
+        async with stand.watching():
+            (stand.directory / NAME).rename(stand.directory / "moved")
+            stand.append(TERMINATED + submit("TF-2", 8))
+            await trio.sleep(3)
+            assert stand.seen() == {"TF-1": {"COMPLETED": {"null": 1}}, "TF-2": {"IDLE": {"null": 1}}}
+    assert said(logs, "read again from its beginning") == 1
+
+
+async def test_a_deleted_log_stays_counted_until_its_clusters_were_told(stand: Stand, autojump_clock: object) -> None:
+    stand.append(submit() + EXECUTE)
+    with structlog.testing.capture_logs() as logs:
+        async with stand.watching():
+            (stand.directory / NAME).unlink()
+            await trio.sleep(10)
+            assert stand.seen() == {"TF-1": {"RUNNING": {"null": 1}}}
+            stand.append(TERMINATED + REMOVED)
+            await trio.sleep(3)
+            assert stand.seen() == {"TF-1": {"COMPLETED": {"null": 1}}}
+            (stand.directory / NAME).unlink()
+            await trio.sleep(10)
+    assert said(logs, "is gone; what it told stays") == 2
+    assert said(logs, "told to its end") == 1
+    assert list(stand.state_dir.iterdir()) == []
+
+
+async def test_a_log_that_went_while_we_were_away_is_still_told(stand: Stand, autojump_clock: object) -> None:
+    stand.append(submit() + TERMINATED)
+    async with stand.watching():
+        pass
+    (stand.directory / NAME).unlink()
+    stand.board = Board()
+    async with stand.watching():
+        assert stand.seen() == {"TF-1": {"COMPLETED": {"null": 1}}}
+        await trio.sleep(3)
+    assert list(stand.state_dir.iterdir()) == []
+
+
+async def test_an_unreadable_log_is_said_once_and_read_later(
+    stand: Stand, autojump_clock: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand.append(submit())
+    broken = True
+
+    def read_unless_broken(path: Path, position: Position) -> Piece:
+        if broken:
+            raise PermissionError(13, "Permission denied", str(path))
+        return read_on(path, position)
+
+    monkeypatch.setattr("ewms.tms.watch.read_on", read_unless_broken)
+    with structlog.testing.capture_logs() as logs:
+        async with stand.watching():
+            await trio.sleep(10)
+            assert stand.seen() == {}
+            broken = False
+            await trio.sleep(2)
+            assert stand.seen() == {"TF-1": {"IDLE": {"null": 1}}}
+    assert (said(logs, "cannot be read"), said(logs, "can be read again")) == (1, 1)
+
+
+async def test_a_missing_directory_is_said_once_and_waited_for(stand: Stand, autojump_clock: object) -> None:
+    stand.directory.rmdir()
+    with structlog.testing.capture_logs() as logs:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(functools.partial(watch_logs, stand.directory, stand.board, state_dir=stand.state_dir))
+            await trio.sleep(10)
+            stand.directory.mkdir()
+            stand.append(submit())
+            await trio.sleep(2)
+            assert stand.seen() == {"TF-1": {"IDLE": {"null": 1}}}
+            nursery.cancel_scope.cancel()
+    assert (said(logs, "cannot be listed"), said(logs, "can be listed again")) == (1, 1)
+
+
+async def test_a_full_disk_at_a_checkpoint_is_said_once_and_tried_again(
+    stand: Stand, autojump_clock: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, full = checkpoint.save, True
+
+    def save(path: Path, text: str) -> None:
+        if full:
+            raise OSError(28, "No space left on device", str(path))
+        real(path, text)
+
+    monkeypatch.setattr(checkpoint, "save", save)
+    stand.append(submit())
+    with structlog.testing.capture_logs() as logs:
+        async with stand.watching(checkpoint_interval=2):
+            await trio.sleep(9)
+            full = False
+            await trio.sleep(5)
+            assert checkpoint.checkpoint_path(stand.state_dir, NAME).exists()
+    assert (said(logs, "cannot be written"), said(logs, "can be written again")) == (1, 1)
+
+
+async def test_damage_and_foreign_clusters_are_said_once(stand: Stand, autojump_clock: object) -> None:
+    stand.append(b"garbage\n...\n" + event(0, "Job submitted from host: <x>", cluster=99))
+    with structlog.testing.capture_logs() as logs:
+        async with stand.watching():
+            for _ in range(3):
+                stand.append(b"\xff\xfe\n...\n" + event(1, "Job executing on host: <x>", cluster=99))
+                await trio.sleep(2)
+    assert (said(logs, "damaged"), said(logs, "no taskforce is known")) == (1, 1)
+    assert stand.board.tally(NAME).damaged == 4
+
+
+@pytest.mark.parametrize("after", [0, 0.5, 1.01])
+async def test_cancelling_leaves_a_checkpoint_of_what_was_read(
+    stand: Stand, autojump_clock: object, after: float
+) -> None:
+    stand.append(submit())
+    async with stand.watching():
+        stand.append(EXECUTE)
+        await trio.sleep(after)
+    saved = checkpoint.load(checkpoint.checkpoint_path(stand.state_dir, NAME), day_of(NAME))
+    assert saved is not None
+    assert saved[1].dump() == stand.board.tally(NAME).dump()
