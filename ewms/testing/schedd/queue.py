@@ -73,25 +73,28 @@ class Queue:
         """A new cluster."""
         cluster_id = self.last_cluster + 1
         try:
-            parsed = read(description, count, cluster_id, self.environ)
+            parsed = read(description, max(count, 1), cluster_id, self.environ)
         except SubmitRefused as error:
             raise QueueRefused(str(error)) from error
         self.last_cluster = cluster_id
-        cluster = Cluster(cluster_id, parsed, self._new_ad(parsed.values(cluster_id, 0), cluster_id, None, count))
+        cluster = Cluster(
+            cluster_id, parsed, self._new_ad(parsed.values(cluster_id, 0), cluster_id, None, parsed.count)
+        )
         self.clusters[cluster_id] = cluster
         if parsed.is_factory:
             self._write(cluster.ad, logtext.cluster_submitted(cluster_id, self.address, notes(cluster.ad)))
         else:
-            self._materialize(cluster, count)
+            self._materialize(cluster, parsed.count)
         self.wake()
-        return {"cluster_id": cluster_id, "n_procs": count}
+        return {"cluster_id": cluster_id, "n_procs": parsed.count}
 
     def query(self, constraint: str, projection: list[str], cluster_ads: bool = False) -> list[Ad]:
         """Ads of the queue."""
         tree = _parsed(constraint)
         ads = [self._cluster_ad(cluster) for cluster in self.clusters.values()] if cluster_ads else []
         ads += [job.ad for job in self._jobs()]
-        return [_projected(ad, projection) for ad in ads if evaluates_true(tree, ad)]
+        now = {"ServerTime": int(self.clock())}  # HTCondor adds it to every answer of the queue
+        return [{**_projected(ad, projection), **now} for ad in ads if evaluates_true(tree, ad)]
 
     def history(
         self, constraint: str, projection: list[str], match: int | None = None, since: str | None = None
@@ -122,7 +125,8 @@ class Queue:
         for cluster in met:
             self._close_if_done(cluster)
         self.wake()
-        return {"succeeded": sum(done), "failed": len(done) - sum(done)}
+        # A job in a state that the action does not fit is met by none of HTCondor's counts.
+        return {"succeeded": sum(done), "failed": 0}
 
     def parse(self, expression: str) -> str:
         """The canonical form."""
@@ -135,17 +139,17 @@ class Queue:
     # --- actions ---
 
     def _act_on_factory(self, cluster: Cluster, action: str, reason: str) -> bool:
-        if action == "remove":
-            cluster.removed = True
-        elif action == "hold" and cluster.pause_reason is None:
-            cluster.pause_reason = reason
-            self._write(cluster.ad, logtext.paused(cluster.id, reason, 1, HOLD_BY_USER))
-        elif action == "release" and cluster.pause_reason is not None:
-            cluster.pause_reason = None
-            self._write(cluster.ad, logtext.resumed(cluster.id, reason))
-        else:
-            return False
-        return True
+        # As HTCondor does, it says so again about a factory that was paused or resumed before.
+        match action:
+            case "remove":
+                cluster.removed = True
+            case "hold":
+                cluster.pause_reason = reason
+                self._write(cluster.ad, logtext.paused(cluster.id, reason, 1, HOLD_BY_USER))
+            case "release":
+                cluster.pause_reason = None
+                self._write(cluster.ad, logtext.resumed(cluster.id, reason))
+        return action != "vacate"
 
     def _stop_job(self, job: Job, action: str, reason: str) -> bool:
         """Remove, hold or vacate."""

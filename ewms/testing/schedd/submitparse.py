@@ -196,25 +196,27 @@ def read(submit: Mapping[str, Any], count: int, cluster: int, environ: Mapping[s
         if re.search(r"[\r\n\0]", value) or value.endswith("\\"):
             raise SubmitRefused(f"parse_up_to_q_line() failed: {key}")
     description = Description(commands, count, environ)
-    _check_universe(commands)
-    if count < 1:
-        raise SubmitRefused(f"queue {count}: nothing to submit")
     try:
+        _check_universe(commands)
         values = description.values(cluster, 0)
         _ = description.factory_limits
+        _check_directory(values.get("Iwd", "/"))
     except SubmitRefused as error:
         late = " (late materialization)" if description.is_factory else ""
-        raise SubmitRefused(f"Failed to create job ad{late}, errmsg={error}") from error
-    iwd = values.get("Iwd")
-    if iwd is not None and not Path(iwd).is_dir():
-        raise SubmitRefused(f"Failed to create job ad, errmsg=No such directory: {iwd}")
+        raise SubmitRefused(f"Failed to create job ad{late}, errmsg=Submit:-1:{error}") from error
     return description
+
+
+def _check_directory(path: str) -> None:
+    if not Path(path).is_dir():
+        raise SubmitRefused(f"No such directory: {path}")
 
 
 def _check_universe(commands: Mapping[str, str]) -> None:
     universe = commands.get("universe", "vanilla").lower()
-    needs = {"container": "container_image", "vanilla": "executable"}
-    if universe not in needs:
+    if universe not in ("container", "vanilla"):
         raise SubmitRefused(f"I don't know about the '{universe}' universe.")
-    if needs[universe] not in commands:
-        raise SubmitRefused(f"No '{needs[universe]}' parameter was provided")
+    if universe == "container" and "container_image" not in commands:
+        raise SubmitRefused("container jobs require a container_image or docker_image")
+    if universe == "vanilla" and "executable" not in commands:
+        raise SubmitRefused("No 'executable' parameter was provided")

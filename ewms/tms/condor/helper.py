@@ -41,6 +41,8 @@ class _RefusedError(Exception):
 
 def submit(description: Mapping[str, Any], count: int) -> dict[str, int]:
     """`{"cluster_id": …, "n_procs": …}` of the new cluster."""
+    if count < 1:
+        raise _RefusedError(f"count {count}: HTCondor would make one job of it")
     for key, value in description.items():
         _check_submit_line(key, str(value))
     text = htcondor2.Submit(dict(description))
@@ -70,10 +72,13 @@ def history(
 
 
 def act(action: str, constraint: str, reason: str) -> dict[str, int]:
-    """`{"succeeded": …, "failed": …}`; the reason arrives only as a tuple with a code (a plain text is dropped)."""
+    """`{"succeeded": …, "failed": …}`.
+
+    The reason arrives only as a tuple with a code, and in one line: HTCondor drops a plain text and one with more.
+    """
     _check_expression(constraint)
     job_action = _ACTIONS[action]
-    result = htcondor2.Schedd().act(job_action, constraint, reason=(reason, 0))
+    result = htcondor2.Schedd().act(job_action, constraint, reason=(" ".join(reason.split()), 0))
     failed = ("TotalError", "TotalBadStatus", "TotalPermissionDenied")
     return {"succeeded": int(result["TotalSuccess"]), "failed": sum(int(result[name]) for name in failed)}
 
