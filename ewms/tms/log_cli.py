@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any, Final, cast
+from typing import IO, Any, Final, NoReturn, cast
 
 import click
 import trio
@@ -79,15 +79,12 @@ def log(files: tuple[Path, ...], *, as_json: bool, why: str | None, follow: bool
       ewms log --why TF-6b021623-cfa0c83f 2026-11-21.tms.jel
       ewms log --follow 2026-11-21.tms.jel
     """
+    if follow and (as_json or why or any(path.suffix == ".gz" for path in files)):
+        raise click.UsageError("--follow shows the table of logs that still grow: without --json, --why and .gz")
     logs = _Logs(files)
-    if follow:
-        if as_json or why or any(path.suffix == ".gz" for path in files):
-            raise click.UsageError("--follow shows the table of logs that still grow: without --json, --why and .gz")
-        try:
-            trio.run(_follow, logs)
-        except KeyboardInterrupt:
-            return
     try:
+        if follow:
+            trio.run(_follow, logs)
         _read_all(logs)
         if why is not None:
             click.echo(_why(logs, why))
@@ -95,6 +92,8 @@ def log(files: tuple[Path, ...], *, as_json: bool, why: str | None, follow: bool
             click.echo(json.dumps(logs.summary(), indent=2))
         else:
             _show(logs)
+    except KeyboardInterrupt:
+        return
     except (OSError, EOFError) as error:  # gzip says EOFError for a cut file
         raise click.ClickException(f"cannot read: {error}") from error
 
@@ -130,7 +129,7 @@ def _open(path: Path) -> IO[bytes]:
     return cast("IO[bytes]", gzip.open(path)) if path.suffix == ".gz" else path.open("rb")
 
 
-async def _follow(logs: _Logs) -> None:
+async def _follow(logs: _Logs) -> NoReturn:
     positions = dict.fromkeys(logs.paths, Position())
     while True:
         changed = False
