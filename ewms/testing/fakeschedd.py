@@ -19,6 +19,7 @@ Moment = Literal["before", "after"]
 Hook = Callable[[str, Moment], Awaitable[None]]
 
 _UUID: Final = re.compile(r'EWMSTaskforceUUID == "([^"]*)"')
+_OURS: Final = "EWMSTaskforceUUID =!= undefined"
 _CLUSTER: Final = re.compile(r"ClusterId == (\d+)")
 
 
@@ -31,6 +32,11 @@ class FakeCluster:
     description: Mapping[str, SubmitValue]
     n_procs: int
     is_queued: bool = True
+    n_present: int = attrs.field(init=False)
+    """Jobs in the queue."""
+
+    def __attrs_post_init__(self) -> None:
+        self.n_present = self.n_procs
 
     @property
     def log_path(self) -> Path:
@@ -43,6 +49,7 @@ class FakeCluster:
             "ClusterId": self.cluster_id,
             "UserLog": str(self.log_path),
             "TotalSubmitProcs": self.n_procs,
+            "JobsPresent": self.n_present,
             "EWMSTaskforceUUID": self.uuid,
         }
 
@@ -144,6 +151,10 @@ class FakeSchedd:
         """The clusters in the queue."""
         return [cluster for cluster in self.clusters.values() if cluster.is_queued]
 
+    def write(self, cluster_id: int, number: str, proc: int, text: str) -> None:
+        """One more event of a cluster (proc -1: of the cluster itself), as HTCondor would log it."""
+        self._write(self.clusters[cluster_id], number, proc, text)
+
     # --- how ---
 
     async def _before(self, call: str) -> None:
@@ -152,7 +163,7 @@ class FakeSchedd:
 
     def _matching(self, constraint: str) -> Iterator[FakeCluster]:
         uuid, cluster_id = _UUID.search(constraint), _CLUSTER.search(constraint)
-        assert uuid or cluster_id, constraint
+        assert uuid or cluster_id or _OURS in constraint, constraint
         for cluster in self.clusters.values():
             if uuid and cluster.uuid != uuid.group(1):
                 continue

@@ -63,6 +63,10 @@ class Outbox:
         taskforce.stage = stage
         self._forget_if_idle(uuid)
 
+    def in_stage(self, stage: Stage) -> list[str]:
+        """The taskforces in a stage."""
+        return [uuid for uuid, taskforce in self._taskforces.items() if taskforce.stage is stage]
+
     def counts(self) -> Mapping[str, int]:
         """How many taskforces there are in each stage."""
         stages = [taskforce.stage.value for taskforce in self._taskforces.values()]

@@ -11,6 +11,7 @@ import structlog
 import trio
 
 from ewms.supervision import backoff
+from ewms.tms.audit import run_audits
 from ewms.tms.board import Board
 from ewms.tms.condor.base import CondorRefused, CondorUnreachable, Schedd
 from ewms.tms.condor.schedd import open_schedd
@@ -73,6 +74,7 @@ async def serve(ctx: Context, *, task_status: trio.TaskStatus[None] = trio.TASK_
         children.start_soon(run_starts, ctx)
         children.start_soon(run_stops, ctx)
         children.start_soon(_watch_and_report, ctx)
+        children.start_soon(run_audits, ctx)
         children.start_soon(run_pulse, ctx)
         task_status.started()
 

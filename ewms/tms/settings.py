@@ -178,6 +178,11 @@ class Settings:
     )
     watcher_interval: Seconds = variable("TMS_WATCHER_INTERVAL", "s between reports to the WMS", default=180.0)
     error_wait: Seconds = variable("TMS_ERROR_WAIT", "s of pause after a failed start or stop", default=10.0)
+    audit_interval: Seconds = variable(
+        "TMS_AUDIT_INTERVAL",
+        "s between questions to the schedd whether clusters that the log takes for living are in its queue",
+        default=600.0,
+    )
     max_logging_interval: Annotated[float, AtLeast(1)] = variable(
         "TMS_MAX_LOGGING_INTERVAL", "s within which something is logged, even when nothing happens", default=300.0
     )

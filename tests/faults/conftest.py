@@ -18,6 +18,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
         outer_loop_wait=0.02,
         watcher_interval=0.02,
         error_wait=0.02,
+        audit_interval=0.1,
     )
     async with open_standin(locations={"here": SCHEDD}, needs_token=False) as standin:
         yield Bench(standin, FakeSchedd(), settings)

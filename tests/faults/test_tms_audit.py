@@ -1,0 +1,54 @@
+"""What the schedd says where the log is silent."""
+
+import trio
+from tms_bench import Bench, until
+
+from ewms.testing.fakeschedd import Moment
+from ewms.tms.condor.base import CondorUnreachable
+from ewms.wms.models import Phase
+
+
+async def started(bench: Bench) -> str:
+    uuid = bench.order()
+    await until(lambda: bool(bench.taskforce(uuid).compound_statuses))
+    return uuid
+
+
+async def completed(bench: Bench, uuid: str) -> None:
+    await until(lambda: bench.taskforce(uuid).phase == Phase.CONDOR_COMPLETE)
+
+
+async def test_a_cluster_whose_end_is_not_in_the_log(bench: Bench) -> None:
+    async with bench.tms():
+        uuid, other = await started(bench), await started(bench)
+        bench.schedd.clusters[1].is_queued = False
+        await completed(bench, uuid)
+        await trio.sleep(0.3)
+        assert bench.taskforce(other).phase == Phase.CONDOR_SUBMIT
+    assert bench.posts(uuid).count("condor-complete") == 1
+
+
+async def test_a_schedd_without_an_answer_ends_nothing(bench: Bench) -> None:
+    async def lose(called: str, when: Moment) -> None:
+        await trio.lowlevel.checkpoint()
+        if called == "query":
+            raise CondorUnreachable("no answer")
+
+    async with bench.tms():
+        uuid = await started(bench)
+        bench.schedd.hook = lose
+        queries = bench.schedd.calls.count("query")
+        await until(lambda: bench.schedd.calls.count("query") > queries + 3)
+        assert bench.taskforce(uuid).phase == Phase.CONDOR_SUBMIT
+
+
+async def test_a_factory_that_failed_is_removed_when_no_job_is_left(bench: Bench) -> None:
+    async with bench.tms():
+        uuid = await started(bench)
+        bench.schedd.write(1, "037", -1, "Job Materialization Paused\n\tno such file\n\tPauseCode 1")
+        await trio.sleep(0.4)
+        assert bench.schedd.queued  # it still has jobs
+        bench.schedd.clusters[1].n_present = 0
+        await completed(bench, uuid)
+    assert not bench.schedd.queued
+    assert "its job factory failed" in (bench.schedd.clusters[1].log_path).read_text()
