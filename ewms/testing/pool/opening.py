@@ -120,9 +120,9 @@ async def open_pool(
 
 @asynccontextmanager
 async def open_rabbitmq(
-    work_dir: Path, *, progress: Progress, cache_dir: Path | None = None
+    work_dir: Path, *, progress: Progress, cache_dir: Path | None = None, extra_config: str = ""
 ) -> AsyncIterator[RabbitServer]:
-    """The pool's RabbitMQ, without the pool.
+    """The pool's RabbitMQ, without the pool; `extra_config` is more lines for its `rabbitmq.conf`.
 
     Raises:
         PoolUnavailable: with the one condition that failed.
@@ -130,7 +130,7 @@ async def open_rabbitmq(
     async with AsyncExitStack() as stack:
         kit = _Kit(await _prepared(work_dir), cache_dir or _default_cache_dir(), progress, stack)
         inside = await kit.enter(await kit.root("pool-root"))
-        yield await start_rabbitmq(inside, kit.logs, progress)
+        yield await start_rabbitmq(inside, kit.logs, progress, extra_config)
 
 
 @attrs.frozen

@@ -83,18 +83,22 @@ class RabbitServer:
         process = self._running()
         process.kill()
         await process.wait()
+        # The server dies of its parent's death, a moment later.
+        with trio.move_on_after(_STOP_DEADLINE_S):
+            while await _version_of_server_at(self.port):  # noqa: ASYNC110  a foreign process sets no event
+                await trio.sleep(_POLL_S)
 
     def _running(self) -> trio.Process:
         assert self._process is not None, "it was never started"
         return self._process
 
 
-async def start_rabbitmq(inside: Namespace, logs: Path, progress: Progress) -> RabbitServer:
+async def start_rabbitmq(inside: Namespace, logs: Path, progress: Progress, extra_config: str = "") -> RabbitServer:
     """Start a broker with one user, whose password is a new token; its log goes to `logs/rabbitmq`."""
     port, distribution_port, epmd_port = free_ports(3)
     token = Secret(secrets.token_hex(24))
     rabbit_logs = logs / "rabbitmq"
-    await _configure(inside, port, token, rabbit_logs)
+    await _configure(inside, _config(port, token) + extra_config, rabbit_logs)
     server = RabbitServer(
         port=port,
         token=token,
@@ -118,14 +122,17 @@ async def start_rabbitmq(inside: Namespace, logs: Path, progress: Progress) -> R
     return server
 
 
-async def _configure(inside: Namespace, port: int, token: Secret, logs: Path) -> None:
-    text = (
+def _config(port: int, token: Secret) -> str:
+    return (
         f"listeners.tcp.default = 127.0.0.1:{port}\n"
         f"default_user = {USER}\n"
         f"default_pass = {token.reveal()}\n"
         "vm_memory_high_watermark.absolute = 1GB\n"
         "disk_free_limit.absolute = 50MB\n"
     )
+
+
+async def _configure(inside: Namespace, text: str, logs: Path) -> None:
     script = (
         f"install --directory --owner=rabbitmq --group=rabbitmq /run/rabbitmq {shlex.quote(str(logs))}\n"
         f"install --mode=0600 --owner=rabbitmq --group=rabbitmq /dev/null {_CONFIG}\n"
