@@ -97,7 +97,7 @@ def information(event: Event, when: float, attributes: Mapping[str, str]) -> Eve
     if event.proc != CLUSTER:
         texts["Proc"] = str(event.proc)
     texts |= attributes
-    lines = tuple(f"{name} = {texts[name]}" for name in sorted(texts, key=str.lower))
+    lines = tuple(f"{name} = {texts[name]}" for name in sorted(texts))
     return Event(_INFORMATION, event.cluster, event.proc, "Job ad information event triggered.", lines)
 
 

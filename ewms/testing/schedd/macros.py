@@ -42,7 +42,10 @@ def _value(function: str | None, inner: str, macros: Mapping[str, str], environ:
         return environ.get(name.strip(), default if colon else "UNDEFINED")
     if function in ("INT", "REAL"):
         text = expand(macros.get(key, inner), macros, environ, depth + 1)
-        number = classad2.ExprTree(text).eval()
+        try:
+            number = classad2.ExprTree(text).eval()
+        except classad2.ClassAdException:
+            number = None
         if type(number) not in (int, float):
             raise MacroError(f"${function}({inner}) is not a number")
         return str(int(number) if function == "INT" else float(number))
