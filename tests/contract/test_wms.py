@@ -16,7 +16,8 @@ import pytest
 import trio
 
 from ewms.secret import Secret
-from ewms.testing.wms import Fault, Standin, open_standin
+from ewms.testing.wms import Fault, Request, Standin, open_standin
+from ewms.testing.wms.schema import WorkflowRequest, structure
 from ewms.wms.auth import Auth
 from ewms.wms.client import WMS, open_wms
 from ewms.wms.errors import WMSMalformed, WMSNotFound, WMSRefused, WMSUnauthorized, WMSUnavailable
@@ -632,3 +633,44 @@ async def test_it_goes_on_from_its_file_and_finishes_what_it_left(tmp_path: Path
         assert standin.state.taskforce(uuid).phase is Phase.PRE_MQ_ACTIVATION
     async with serve(db=db, needs_token=False) as standin:
         await until(lambda: standin.state.taskforce(uuid).phase is Phase.PENDING_STARTER)
+
+
+@attrs.define
+class Watcher:
+    """An observer that loses the first answer."""
+
+    seen: list[tuple[str, Phase | int]] = attrs.field(factory=list)
+    standin: Standin | None = None
+
+    async def arrived(self, request: Request) -> None:
+        assert self.standin
+        await trio.lowlevel.checkpoint()
+        (taskforce,) = self.standin.state.taskforces()
+        self.seen.append((request.path.split("/")[3], taskforce.phase))
+
+    async def acted(self, request: Request, status: int, answer: bytes) -> bool:
+        await trio.lowlevel.checkpoint()
+        self.seen.append((answer.decode()[:9], status))
+        return len(self.seen) > 2
+
+
+async def test_an_observer_sees_each_call_before_and_after_the_wms_acts_and_may_lose_its_answer() -> None:
+    watcher = Watcher()
+    async with (
+        serve(observer=watcher, needs_token=False) as standin,
+        open_wms(standin.address, None, retry=QUICK) as wms,
+    ):
+        made = standin.state.create_workflow(structure(WorkflowRequest, workflow_request()))
+        standin.state.activate(made["workflow"]["workflow_id"])
+        standin.state.launch(made["workflow"]["workflow_id"])
+        watcher.standin = standin
+        uuid = made["taskforces"][0]["taskforce_uuid"]
+        with pytest.raises(WMSNotFound):  # the first one arrived
+            await wms.confirm_start(uuid, cluster_id=1, n_workers=1, submit_dict={}, job_event_log_fpath="/x")
+    assert watcher.seen == [
+        ("condor-submit", Phase.PENDING_STARTER),
+        ('{"taskfor', 200),
+        ("condor-submit", Phase.CONDOR_SUBMIT),
+        ('{"code":4', 404),
+    ]
+    assert [each.status for each in standin.requests if "condor-submit" in each.path] == [None, 404]

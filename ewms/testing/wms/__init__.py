@@ -7,5 +7,6 @@
 
 from ewms.testing.wms.faults import Fault
 from ewms.testing.wms.server import Standin, open_standin
+from ewms.testing.wms.wire import Observer, Request
 
-__all__ = ["Fault", "Standin", "open_standin"]
+__all__ = ["Fault", "Observer", "Request", "Standin", "open_standin"]

@@ -23,7 +23,7 @@ from ewms.testing.wms.faults import Faults
 from ewms.testing.wms.state import Queues, State
 from ewms.testing.wms.store import Store
 from ewms.testing.wms.tokens import TokenIssuer
-from ewms.testing.wms.wire import Request, Wire
+from ewms.testing.wms.wire import Observer, Request, Wire
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -82,6 +82,7 @@ async def open_standin(
     needs_token: bool = True,
     page_size: int = 100,
     launch_delay: float = 0,
+    observer: Observer | None = None,
 ) -> AsyncIterator[Standin]:
     """Run a stand-in while the context lasts; it is answering when this yields.
 
@@ -100,6 +101,7 @@ async def open_standin(
         page_size: how many objects a page of a query has.
         launch_delay: how long a new workflow takes to `pending-starter`, in s; with 0 it is there when the user's
             call is answered.
+        observer: sees every call before and after the WMS acts upon it, and may hold it or lose its answer.
     """
     schedds = {place: (names,) if isinstance(names, str) else tuple(names) for place, names in locations.items()}
     faults, requests = Faults(), deque[Request](maxlen=_KEPT_REQUESTS)
@@ -116,7 +118,7 @@ async def open_standin(
 
             for unfinished in state.not_launched():
                 nursery.start_soon(_launch, state, unfinished, launch_delay)
-            app = Wire(make_app(state, faults, issuer, launch, needs_token=needs_token), faults, requests)
+            app = Wire(make_app(state, faults, issuer, launch, needs_token=needs_token), faults, requests, observer)
             binds: list[str] = await nursery.start(
                 partial(serve, cast("Framework", app), _config(host, port), mode="asgi")
             )

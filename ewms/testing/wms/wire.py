@@ -3,7 +3,7 @@
 import json
 from collections import deque
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import attrs
 import structlog
@@ -33,13 +33,26 @@ class Request:
     """The status that the caller got; None: not answered (yet), or its connection was cut."""
 
 
+class Observer(Protocol):
+    """Sees every call at the moments between which the WMS acts, and may hold it there."""
+
+    async def arrived(self, request: Request) -> None:
+        """It is on record, and not yet acted upon."""
+
+    async def acted(self, request: Request, status: int, answer: bytes) -> bool:
+        """The WMS has acted, this would be its answer; False loses it: the connection is cut."""
+
+
 class Wire:
     """An ASGI application around another one."""
 
-    def __init__(self, app: ASGIApp, faults: Faults, requests: deque[Request]) -> None:
+    def __init__(
+        self, app: ASGIApp, faults: Faults, requests: deque[Request], observer: Observer | None = None
+    ) -> None:
         self._app = app
         self._faults = faults
         self._requests = requests
+        self._observer = observer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request (or the server's own start and stop messages)."""
@@ -51,14 +64,15 @@ class Wire:
         request = _record(scope, body, fault)
         if not request.path.startswith(CONTROL_PREFIX):
             self._requests.append(request)
-        messages = await self._answer(scope, body, fault)
+        messages = await self._answer(scope, body, request)
         request.status = int(messages[0]["status"]) if messages else None
         log.info("request", method=request.method, path=request.path, status=request.status, fault=_describe(fault))
         for message in messages or [_CUT]:
             await send(message)
 
-    async def _answer(self, scope: Scope, body: bytes, fault: Fault) -> list[Message]:
+    async def _answer(self, scope: Scope, body: bytes, request: Request) -> list[Message]:
         """What goes back; nothing at all when the connection is to be cut."""
+        fault = request.fault
         messages: list[Message] = []
 
         async def keep(message: Message) -> None:
@@ -67,7 +81,11 @@ class Wire:
         if not fault.after:
             await trio.sleep(fault.delay)
         if fault.after or not fault.replaces_answer:
+            if self._observer:
+                await self._observer.arrived(request)
             await self._app(scope, _replay(body), keep)
+            if self._observer and not await self._observer.acted(request, int(messages[0]["status"]), _body(messages)):
+                return []
         if fault.after:
             await trio.sleep(fault.delay)
         if fault.replaces_answer:
@@ -91,6 +109,10 @@ def _replay(body: bytes) -> Receive:
         return {"type": "http.request", "body": body, "more_body": False}
 
     return receive
+
+
+def _body(messages: list[Message]) -> bytes:
+    return b"".join(message.get("body", b"") for message in messages)
 
 
 def _error(fault: Fault) -> JSONResponse:
