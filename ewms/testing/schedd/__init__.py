@@ -81,7 +81,7 @@ async def open_embedded_schedd(
         yield EmbeddedSchedd(directory, name, helper_command, process.pid)
     finally:
         await _end(process)
-    if process.returncode:
+    if process.returncode is not None and process.returncode > 0:  # who killed it knows that
         raise EmbeddedScheddFailed(f"the embedded schedd ended with status {process.returncode}; see {log_path}")
 
 
