@@ -55,7 +55,7 @@ async def cached(shelf: Path, key: str, build: Build, *, progress: Progress) -> 
             await _take(lock, fcntl.LOCK_EX, entry, progress)
             if not entry.is_dir():
                 await _build(shelf, key, build)
-                await trio.to_thread.run_sync(_prune, shelf, key)
+                await _prune(shelf, key, progress)
 
 
 @asynccontextmanager
@@ -122,15 +122,24 @@ def _try_to_take(lock: int, kind: int) -> bool:
     return True
 
 
-def _prune(shelf: Path, newest: str) -> None:
+async def _prune(shelf: Path, newest: str, progress: Progress) -> None:
     """Remove all entries but the newest ones, and what dead builders left; nothing that is in use."""
+    for old in _superfluous(shelf, newest):
+        with _opened(os.open(old, os.O_RDONLY | os.O_CLOEXEC)) as directory:
+            if _try_to_take(directory, fcntl.LOCK_EX):
+                progress(f"removing an old {shelf.name}")
+                await trio.to_thread.run_sync(_remove, old)
+    _remove_logs(shelf, newest)
+
+
+def _superfluous(shelf: Path, newest: str) -> list[Path]:
     found = [path for path in shelf.iterdir() if path.is_dir() and path.name != newest]
     entries = [path for path in found if _SCRATCH_MARK not in path.name]
     entries.sort(key=lambda path: path.stat().st_mtime, reverse=True)
-    for old in [*entries[KEPT - 1 :], *(path for path in found if path not in entries)]:
-        with _opened(os.open(old, os.O_RDONLY | os.O_CLOEXEC)) as directory:
-            if _try_to_take(directory, fcntl.LOCK_EX):
-                _remove(old)
+    return [*entries[KEPT - 1 :], *(path for path in found if path not in entries)]
+
+
+def _remove_logs(shelf: Path, newest: str) -> None:
     for log in shelf.glob("*.log"):
         if log.stem != newest and not log.with_suffix("").is_dir():
             log.unlink()

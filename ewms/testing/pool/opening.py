@@ -8,11 +8,12 @@ from typing import Any, Final
 
 import attrs
 import platformdirs
+import trio
 
 from ewms.secret import Secret
 from ewms.testing.pool.condor import apptainer_version, condor_version, start_condor
 from ewms.testing.pool.data import containers_dir
-from ewms.testing.pool.images import image
+from ewms.testing.pool.images import image, pilot_image
 from ewms.testing.pool.namespace import Namespace, open_namespace
 from ewms.testing.pool.rabbitmq import RabbitServer, start_rabbitmq
 from ewms.testing.pool.rootfs import root_filesystem
@@ -102,20 +103,11 @@ async def open_pool(
     """
     async with AsyncExitStack() as stack:
         kit = _Kit(await _prepared(work_dir), cache_dir or _default_cache_dir(), progress, stack)
-        materials = _Materials(kit, wheel or running_wheel(work_dir))
-        await in_parallel(materials.for_pool, materials.for_pilots)
-        inside = await kit.enter(materials.pool_root)
-        running = _Running(kit, inside, materials)
-
-        async def condor() -> None:
-            await start_condor(inside, kit.logs, n_cpus=n_cpus, extra_config=extra_config, progress=progress)
-
-        async def broker() -> None:
-            if rabbitmq:
-                running.broker = await start_rabbitmq(inside, kit.logs, progress)
-
-        await in_parallel(condor, broker, running.images)
-        yield await running.pool()
+        assembly = _Assembly(
+            kit, wheel or running_wheel(work_dir), n_cpus=n_cpus, rabbitmq=rabbitmq, extra_config=extra_config
+        )
+        await in_parallel(assembly.machine, assembly.images)
+        yield await assembly.pool()
 
 
 @asynccontextmanager
@@ -160,63 +152,74 @@ class _Kit:
         visible = [self.cache_dir, containers_dir()]
         return await self.stack.enter_async_context(open_namespace(root, self.work_dir, visible=visible))
 
-    async def image(self, name: str, inside: Namespace, **arguments: Path) -> Path:
+    async def image(self, name: str, root: Path, inside: Namespace) -> Path:
         return await self.stack.enter_async_context(
-            image(name, arguments, inside=inside, cache_dir=self.cache_dir, progress=self.progress)
+            image(name, {"root": root}, inside=inside, cache_dir=self.cache_dir, progress=self.progress)
+        )
+
+    async def pilot_image(self, root: Path, site: Path, inside: Namespace) -> Path:
+        return await self.stack.enter_async_context(
+            pilot_image(root, site, inside=inside, cache_dir=self.cache_dir, progress=self.progress)
         )
 
 
 @attrs.define
-class _Materials:
-    """The directories that a pool is made of, each there once its half has run."""
+class _Assembly:
+    """A pool on its way up: the machine and its images, which meet inside the namespace."""
 
     kit: _Kit
     wheel: Path
-    pool_root: Path = attrs.field(init=False)
-    pool_site: Path = attrs.field(init=False)
-    pilot_root: Path = attrs.field(init=False)
-    pilot_site: Path = attrs.field(init=False)
-
-    async def for_pool(self) -> None:
-        self.pool_root = await self.kit.root("pool-root")
-        # Client and daemons of two versions may not be able to talk: FS authentication failed between 25 and 23.
-        version = debian_version(self.pool_root, "condor")
-        self.pool_site = await self.kit.site(
-            RootPython.of(self.pool_root), "tms", self.wheel, f"htcondor~={version.rpartition('.')[0]}.0"
-        )
-
-    async def for_pilots(self) -> None:
-        self.pilot_root = await self.kit.root("pilot-root")
-        self.pilot_site = await self.kit.site(RootPython.of(self.pilot_root), "pilot", self.wheel)
-
-
-@attrs.define
-class _Running:
-    """A pool on its way up."""
-
-    kit: _Kit
-    inside: Namespace
-    materials: _Materials
+    n_cpus: int
+    rabbitmq: bool
+    extra_config: str
     broker: RabbitServer | None = None
     pilot_tag: str = ""
+    _entered: trio.Event = attrs.field(factory=trio.Event)
+    _inside: Namespace = attrs.field(init=False)
+    _root: Path = attrs.field(init=False)
+
+    async def machine(self) -> None:
+        self._root = await self.kit.root("pool-root")
+        self._inside = await self.kit.enter(self._root)
+        self._entered.set()
+        await in_parallel(self._start_condor, self._start_rabbitmq, self._install_tms)
+
+    async def _start_condor(self) -> None:
+        await start_condor(
+            self._inside,
+            self.kit.logs,
+            n_cpus=self.n_cpus,
+            extra_config=self.extra_config,
+            progress=self.kit.progress,
+        )
+
+    async def _start_rabbitmq(self) -> None:
+        if self.rabbitmq:
+            self.broker = await start_rabbitmq(self._inside, self.kit.logs, self.kit.progress)
+
+    async def _install_tms(self) -> None:
+        python = RootPython.of(self._root)
+        # Client and daemons of two versions may not be able to talk: FS authentication failed between 25 and 23.
+        series = debian_version(self._root, "condor").rpartition(".")[0]
+        site_dir = await self.kit.site(python, "tms", self.wheel, f"htcondor~={series}.0")
+        await self._inside.bind(site_dir, python.site_dir)
 
     async def images(self) -> None:
-        root = self.materials.pilot_root
-        python = RootPython.of(self.materials.pool_root)
-        await self.inside.bind(self.materials.pool_site, python.site_dir)
-        await self.inside.bind(await self.kit.image("task", self.inside, root=root), _TASK_IMAGE)
-        await self.inside.bind(await self.kit.image("worker", self.inside, root=root), _WORKER_IMAGE)
-        pilot = await self.kit.image(
-            "pilot", self.inside, root=root, site=self.materials.pilot_site, containers=containers_dir()
-        )
+        root = await self.kit.root("pilot-root")
+        packages = await self.kit.site(RootPython.of(root), "pilot", self.wheel)
+        await self._entered.wait()
+        inside = self._inside
+        await inside.bind(await self.kit.image("task", root, inside), _TASK_IMAGE)
+        await inside.bind(await self.kit.image("worker", root, inside), _WORKER_IMAGE)
+        pilot = await self.kit.pilot_image(root, packages, inside)
         self.pilot_tag = f"local-{pilot.name}"
-        await self.inside.bind(pilot, f"{_PILOT_IMAGE}:{self.pilot_tag}")
+        await inside.bind(pilot, f"{_PILOT_IMAGE}:{self.pilot_tag}")
 
     async def pool(self) -> Pool:
         return Pool(
             versions=Versions(
-                condor=await condor_version(self.inside),
-                apptainer=await apptainer_version(self.inside),
+                condor=await condor_version(self._inside),
+                apptainer=await apptainer_version(self._inside),
                 rabbitmq=self.broker.version if self.broker else "",
             ),
             python="/usr/bin/python3",
@@ -227,12 +230,12 @@ class _Running:
             task_image=_TASK_IMAGE,
             worker_image=_WORKER_IMAGE,
             broker=self.broker,
-            inside=self.inside,
+            inside=self._inside,
         )
 
     async def _job_dir(self) -> Path:
         path = self.kit.work_dir / "jobs"
-        await self.inside.run(
+        await self._inside.run(
             ["install", "--directory", f"--owner={_USER}", f"--group={_USER}", str(path)], user="root"
         )
         return path
