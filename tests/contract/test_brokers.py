@@ -165,6 +165,19 @@ async def test_leaving_gives_back_what_has_no_verdict(broker: Broker, place: Pla
         assert {(await take(source)).body for _ in range(3)} == {b"0", b"1", b"2"}
 
 
+async def test_a_stopped_source_takes_nothing_more_but_gives_its_verdicts(broker: Broker, place: Place) -> None:
+    await put(broker, place.queue, b"a", b"b", b"c")
+    async with place.connect() as other_broker, broker.source(place.queue, prefetch=3) as source:
+        held = await take(source)
+        await source.stop()
+        await source.stop()
+        assert await nothing_comes(source)
+        async with other_broker.source(place.queue, prefetch=3) as other:
+            assert {(await take(other)).body for _ in range(2)} == {b"b", b"c"}
+            assert await source.ack(held)
+            assert await nothing_comes(other)
+
+
 CONSUMER = """
 import sys, trio
 from ewms.pilot.brokers import open_broker
@@ -237,3 +250,16 @@ async def test_several_queues_on_one_connection(broker: Broker, place: Place) ->
         assert (await take(other_source)).body == b"other"
         assert (await take(source)).body == b"one"
         await other_source.reject(Delivery(body=b"", queue=other))  # never seen: no verdict, no harm
+
+
+async def test_a_source_that_was_stopped_takes_nothing_more_and_still_gives_verdicts(
+    broker: Broker, place: Place
+) -> None:
+    await put(broker, place.queue, b"one", b"two", b"three")
+    async with broker.source(place.queue, prefetch=3) as source, broker.source(place.queue, prefetch=3) as other:
+        first = await take(source)
+        await source.stop()
+        rest = {(await take(other)).body, (await take(other)).body}
+        assert rest == {b"one", b"two", b"three"} - {first.body}
+        assert await source.ack(first)
+        assert await nothing_comes(source)

@@ -4,6 +4,7 @@ A connection or a channel lives once. Reconnecting, and what to do about errors,
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from functools import partial
@@ -22,6 +23,15 @@ from ewms.pilot.brokers.base import BrokerRefused
 from ewms.secret import redact
 
 _T = TypeVar("_T")
+
+
+def _only_for_debugging(_record: logging.LogRecord) -> bool:
+    # It tells each error twice, with tracebacks; what matters of them is raised here, and told by `rabbitmq.py`.
+    return logging.getLogger().isEnabledFor(logging.DEBUG)
+
+
+for _logger in ("aiormq.connection", "aiormq.channel"):
+    logging.getLogger(_logger).addFilter(_only_for_debugging)
 
 _CONNECT_TIMEOUT: Final = 30.0
 _CALL_TIMEOUT: Final = 30.0

@@ -60,6 +60,9 @@ class Source(Protocol):
             BrokerLost: reconnecting was given up.
         """
 
+    async def stop(self) -> None:
+        """Take nothing more, and hand back what was not given out; verdicts can still be given."""
+
     async def ack(self, delivery: Delivery) -> bool:
         """Done: the broker may forget the message. False: it already took the delivery back."""
 

@@ -115,6 +115,7 @@ class LocalSource:
         self._prefetch = prefetch
         self._held: set[int] = set()
         self._claiming = 0
+        self._stopped = False
         self._next_reaping = -float("inf")
 
     @property
@@ -124,7 +125,7 @@ class LocalSource:
 
     async def receive(self) -> Delivery:
         """Wait for the next message; at most `prefetch` of them are without a verdict at any time."""
-        while True:
+        while not self._stopped:
             await trio.lowlevel.checkpoint()
             await self._reap_now_and_then()
             if len(self._held) + self._claiming < self._prefetch and self._is_ready():
@@ -132,6 +133,7 @@ class LocalSource:
                 if delivery is not None:
                     return delivery
             await trio.sleep(_POLL_INTERVAL)
+        return await trio.sleep_forever()
 
     def _is_ready(self) -> bool:
         try:
@@ -164,6 +166,11 @@ class LocalSource:
         freed = await self._broker.call(lambda: self._store.release_the_dead(self._queue))
         if freed:
             log.warning("a consumer died, its messages go to others", queue=self._queue, messages=freed)
+
+    async def stop(self) -> None:
+        """Take nothing more; there is nothing to hand back, because only `receive` takes."""
+        self._stopped = True
+        await trio.lowlevel.checkpoint()
 
     async def ack(self, delivery: Delivery) -> bool:
         """Forget the message."""

@@ -36,7 +36,7 @@ log = structlog.stdlib.get_logger(__name__)
 # Heartbeats every half of it; a silent connection is given up after three of it (s).
 HEARTBEAT: Final = 15
 _FIRST_WAIT: Final = 0.2
-_LONGEST_WAIT: Final = 15.0
+_LONGEST_WAIT: Final = 10.0
 _CONFIRM_TIMEOUT: Final = 60.0
 # A nacked message may be taken a little later (a quorum without its majority), or never (a full queue).
 _NACKS: Final = 5
@@ -222,6 +222,7 @@ class RabbitSource:
         self._failure: BrokerError | None = None
         self._channel: WireChannel | None = None
         self._consumer_tag = ""
+        self._stopped = False
         self._without_verdict: set[Tag] = set()
 
     @property
@@ -256,7 +257,7 @@ class RabbitSource:
     async def _consume_for_ever(self) -> None:
         delays = backoff(_FIRST_WAIT, _LONGEST_WAIT)
         lost_at: float | None = None
-        while True:
+        while not self._stopped:
             try:
                 await self._consume()
                 delays, lost_at = backoff(_FIRST_WAIT, _LONGEST_WAIT), trio.current_time()
@@ -330,18 +331,26 @@ class RabbitSource:
             return False
         return True
 
+    async def stop(self) -> None:
+        """Stop consuming, and hand back what was pushed but not given out; the channel stays for verdicts."""
+        self._stopped = True
+        channel, tag = self._channel, self._consumer_tag
+        if channel is None or not tag:
+            return
+        self._consumer_tag = ""
+        try:
+            await channel.stop_consuming(tag)
+            await self._hand_back_the_rest(channel)
+        except (WireLost, ChannelRefused) as error:
+            log.debug("the broker takes the rest back by itself", queue=self._queue, reason=str(error))
+
     async def close(self) -> None:
         """Stop consuming and hand back what was pushed but not given out; closing the channel frees all the rest."""
         channel = self._channel
         if channel is None:
             return
         with trio.move_on_after(_HAND_BACK_TIMEOUT, shield=True) as scope:
-            try:
-                if self._consumer_tag:
-                    await channel.stop_consuming(self._consumer_tag)
-                await self._hand_back_the_rest(channel)
-            except (WireLost, ChannelRefused) as error:
-                log.debug("the broker takes the rest back by itself", queue=self._queue, reason=str(error))
+            await self.stop()
         if scope.cancelled_caught:
             channel.abort()
         await channel.close()
