@@ -72,7 +72,7 @@ async def run_housekeeping(ctx: Context, *, task_status: trio.TaskStatus[None] =
 
 
 class Housekeeper:
-    """Keeps one job directory in order; `clock` gives epoch s (files bear the time of day), `beat` is a sign of life."""
+    """Keeps one job directory in order. `clock` gives epoch s, for files bear the time of day."""
 
     def __init__(
         self,
