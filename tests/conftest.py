@@ -1,7 +1,9 @@
 """Fixtures that several suites share: the real things are started once a session, and only when a test asks."""
 
+import logging
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from functools import partial
@@ -9,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import structlog
 
 from ewms.testing.held import held
 
@@ -17,9 +20,19 @@ if TYPE_CHECKING:
     from ewms.testing.pool import Pool
 
 
+# Our logs go where pytest collects them, and a failed test's report is not drowned by those who answer polls.
+structlog.configure(
+    processors=[structlog.stdlib.filter_by_level, structlog.stdlib.render_to_log_kwargs],
+    logger_factory=structlog.stdlib.LoggerFactory(),
+    wrapper_class=structlog.stdlib.BoundLogger,
+)
+for noisy in ("httpcore", "httpx", "hypercorn", "ewms.testing.wms"):
+    logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
 def say(text: str) -> None:
     """Progress, straight to the terminal: building a pool takes a minute."""
-    print(f"  … {text}", file=__import__("sys").__stderr__, flush=True)
+    print(f"  … {text}", file=sys.__stderr__, flush=True)
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,8 @@ DEADLINE_S = 120
 
 def request(ground: Ground, args: str, *, workers: int = 2, **environment: str | int) -> WorkflowRequest:
     config = dict(ground.pilot_config)
-    config["environment"] = {**config["environment"], **environment}
+    # By default tasks that run get nearly all of the vacate time to finish: ten minutes.
+    config["environment"] = {**config["environment"], "EWMS_PILOT_STOP_GRACE": 1, **environment}
     return WorkflowRequest(task_image=ground.task_image, task_args=args, n_workers=workers, pilot_config=config)
 
 
