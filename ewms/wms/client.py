@@ -25,11 +25,19 @@ from ewms.wms import raw
 from ewms.wms.answers import Answer, judge
 from ewms.wms.auth import Auth, Tokens
 from ewms.wms.converter import read
-from ewms.wms.errors import WMSMalformed, WMSUnavailable
+from ewms.wms.errors import WMSError, WMSMalformed, WMSUnavailable
 from ewms.wms.models import CompoundStatuses, StartOrder, Taskforce, TopTaskErrors
 from ewms.wms.retry import Retry, until_answered
 
 log = structlog.stdlib.get_logger(__name__)
+
+Observe = Callable[[str, type[WMSError] | None, float], None]
+"""Watches the client: the call (method and path), what it ended with (None: an answer), and how long it took, in s."""
+
+
+def _nobody(_call: str, _fault: type[WMSError] | None, _seconds: float) -> None:
+    pass
+
 
 # A proxy from the environment is not meant for a stand on this very machine.
 _NO_PROXY: Final = dict.fromkeys(("all://localhost", "all://127.0.0.1", "all://[::1]"))
@@ -42,10 +50,12 @@ async def open_wms(
     *,
     timeout: float = 30,  # noqa: ASYNC109  of each attempt, not of a call
     retry: Retry | None = None,
+    observe: Observe = _nobody,
 ) -> AsyncIterator["WMS"]:
     """A client of the WMS at `address` (`EWMS_ADDRESS`); `auth=None` sends no token, for local stands only.
 
-    `timeout` bounds each single attempt, in s. Nothing is connected before the first call.
+    `timeout` bounds each single attempt, in s. Nothing is connected before the first call. `observe` is told of every
+    attempt, those that are repeated included.
 
     Raises:
         ValueError: `address` or the token URL is not an http(s) URL.
@@ -58,7 +68,7 @@ async def open_wms(
         sender = _Sender(http, timeout)
         tokens = Tokens(auth, sender.fetch) if auth else None
         try:
-            yield WMS(address, sender, tokens, retry or Retry())
+            yield WMS(address, sender, tokens, retry or Retry(), observe)
         finally:
             if tokens:
                 tokens.close()
@@ -67,11 +77,12 @@ async def open_wms(
 class WMS:
     """The calls of the TMS; made by `open_wms`. Any number of tasks may use it at once."""
 
-    def __init__(self, address: str, sender: "_Sender", tokens: Tokens | None, retry: Retry) -> None:
+    def __init__(self, address: str, sender: "_Sender", tokens: Tokens | None, retry: Retry, observe: Observe) -> None:
         self._base = address.rstrip("/") + "/v1"
         self._sender = sender
         self._tokens = tokens
         self._retry = retry
+        self._observe = observe
 
     # --- orders ---
 
@@ -234,6 +245,18 @@ class WMS:
         *,
         query: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None,
+    ) -> Any:
+        call, started = f"{method} {path}", trio.current_time()
+        try:
+            value = await self._exchange(method, path, query, body)
+        except WMSError as error:
+            self._observe(call, type(error), trio.current_time() - started)
+            raise
+        self._observe(call, None, trio.current_time() - started)
+        return value
+
+    async def _exchange(
+        self, method: str, path: str, query: Mapping[str, str] | None, body: Mapping[str, Any] | None
     ) -> Any:
         token = await self._tokens.get() if self._tokens else None
         answer = await self._send(method, path, query, body, token)
