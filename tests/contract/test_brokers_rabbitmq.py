@@ -124,7 +124,7 @@ async def test_a_queue_with_other_arguments_is_used_as_it_is(server: Server) -> 
 
 
 async def test_a_full_queue_refuses_and_says_so(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ewms.pilot.brokers.rabbitmq._NACKS", 2)
+    monkeypatch.setattr("ewms.pilot.brokers.rabbitsink._NACKS", 2)
     arguments = {"x-queue-type": "quorum", "x-max-length": 1, "x-overflow": "reject-publish"}
     await server.as_admin(lambda channel: channel.queue_declare(server.queue, durable=True, arguments=arguments))
     async with server.connect() as broker, broker.sink(server.queue) as sink:
@@ -164,7 +164,7 @@ async def test_after_a_broken_connection_all_goes_on(server: Server, fault: str)
 
 
 async def test_a_stalled_connection_is_noticed_and_replaced(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ewms.pilot.brokers.rabbitmq.HEARTBEAT", 1)
+    monkeypatch.setattr("ewms.pilot.brokers.rabbitlink.HEARTBEAT", 1)
     async with proxied(server) as (proxy, broker):
         await put(broker, server.queue, b"a")
         async with broker.source(server.queue, prefetch=1) as source:

@@ -1,6 +1,6 @@
 """AMQP 0-9-1 for the RabbitMQ adapter: the only importer of aiormq, and the one place where its errors become ours.
 
-A connection or a channel lives once. Reconnecting, and what to do about errors, is `rabbitmq.py`'s business.
+A connection or a channel lives once. Reconnecting, and what to do about errors, is its callers' business.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ _T = TypeVar("_T")
 
 
 def _only_for_debugging(_record: logging.LogRecord) -> bool:
-    # It tells each error twice, with tracebacks; what matters of them is raised here, and told by `rabbitmq.py`.
+    # It tells each error twice, with tracebacks; what matters of them is raised here, and told by its callers.
     return logging.getLogger().isEnabledFor(logging.DEBUG)
 
 

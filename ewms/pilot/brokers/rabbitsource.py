@@ -1,0 +1,181 @@
+"""Consuming from one RabbitMQ queue: a consumer that is started again whenever its channel is gone."""
+
+import math
+from collections.abc import Awaitable, Callable
+from typing import Final, NamedTuple
+
+import structlog
+import trio
+
+from ewms.pilot.brokers.amqpwire import ChannelRefused, Incoming, WireChannel, WireLost
+from ewms.pilot.brokers.base import BrokerError, BrokerRefused, Delivery
+from ewms.pilot.brokers.rabbitlink import FIRST_WAIT, LONGEST_WAIT, Link, open_queue_channel, raise_again
+from ewms.supervision import backoff
+
+log = structlog.stdlib.get_logger(__name__)
+
+_HAND_BACK_TIMEOUT: Final = 3.0
+_DELIVERY_COUNT: Final = "x-delivery-count"
+
+
+class Tag(NamedTuple):
+    """What a verdict needs to know: delivery tags are the channel's, and start anew on the next one."""
+
+    channel: WireChannel
+    number: int
+
+
+class RabbitSource:
+    """See `ewms.pilot.brokers.base.Source`."""
+
+    def __init__(self, link: Link, queue: str, prefetch: int) -> None:
+        self._link = link
+        self._queue = queue
+        self._prefetch = prefetch
+        self._pushed, self._waiting = trio.open_memory_channel[Delivery](math.inf)
+        self._settled = trio.Event()
+        self._failure: BrokerError | None = None
+        self._channel: WireChannel | None = None
+        self._consumer_tag = ""
+        self._stopped = False
+        self._without_verdict: set[Tag] = set()
+
+    @property
+    def queue(self) -> str:
+        """The queue's name."""
+        return self._queue
+
+    async def opened(self) -> None:
+        """Wait until the consumer stands.
+
+        Raises:
+            BrokerRefused, BrokerLost: it never will.
+        """
+        await self._settled.wait()
+        self._raise_failure()
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise_again(self._failure)
+
+    async def keep(self, scope: trio.CancelScope) -> None:
+        """Keep a consumer on the queue until cancelled, or until there can be none."""
+        with scope:
+            try:
+                await self._consume_for_ever()
+            except BrokerError as error:
+                self._failure = error
+                self._pushed.close()
+            finally:
+                self._settled.set()
+
+    async def _consume_for_ever(self) -> None:
+        delays = backoff(FIRST_WAIT, LONGEST_WAIT)
+        lost_at: float | None = None
+        while not self._stopped:
+            try:
+                await self._consume()
+                delays, lost_at = backoff(FIRST_WAIT, LONGEST_WAIT), trio.current_time()
+            except (WireLost, ChannelRefused) as error:
+                log.warning("cannot consume yet, trying again", queue=self._queue, error=str(error))
+            except BrokerRefused as error:
+                # After a restart a broker may not know a queue for a while.
+                if lost_at is None or trio.current_time() - lost_at > self._link.give_up_after:
+                    raise
+                log.warning("cannot consume any more, trying again", queue=self._queue, error=str(error))
+            await trio.sleep(next(delays))
+
+    async def _consume(self) -> None:
+        channel = await open_queue_channel(self._link, self._queue, publisher_confirms=False)
+        self._channel = channel
+
+        def on_message(message: Incoming) -> None:
+            self._pushed.send_nowait(self._delivery(message, channel))
+
+        self._consumer_tag = await channel.consume(self._queue, self._prefetch, on_message)
+        self._settled.set()
+        await channel.closed.wait()
+        self._without_verdict.clear()
+        log.warning("consumer lost, starting it again", queue=self._queue, reason=channel.reason)
+
+    def _delivery(self, message: Incoming, channel: WireChannel) -> Delivery:
+        count = message.headers.get(_DELIVERY_COUNT)
+        return Delivery(
+            body=message.body,
+            queue=self._queue,
+            message_id=message.message_id,
+            headers=message.headers,
+            returned=count if isinstance(count, int) else int(message.redelivered),
+            tag=Tag(channel, message.delivery_tag),
+        )
+
+    async def receive(self) -> Delivery:
+        """Wait for the next delivery of a living channel."""
+        while True:
+            try:
+                delivery = await self._waiting.receive()
+            except trio.EndOfChannel:
+                self._raise_failure()
+                raise
+            if not delivery.tag.channel.closed.is_set():
+                self._without_verdict.add(delivery.tag)
+                return delivery
+
+    async def ack(self, delivery: Delivery) -> bool:
+        """Sent means done: AMQP confirms no acks, and an ack that gets lost means a redelivery."""
+        return await self._verdict(delivery, WireChannel.ack)
+
+    async def reject(self, delivery: Delivery) -> bool:
+        """Requeue as a failure."""
+        return await self._verdict(delivery, WireChannel.reject)
+
+    async def hand_back(self, delivery: Delivery) -> bool:
+        """Requeue as not tried (RabbitMQ before 4.3 counts it all the same)."""
+        return await self._verdict(delivery, WireChannel.nack)
+
+    async def _verdict(self, delivery: Delivery, give: Callable[[WireChannel, int], Awaitable[None]]) -> bool:
+        tag = delivery.tag
+        if tag not in self._without_verdict:
+            await trio.lowlevel.checkpoint()
+            return False
+        # A second verdict on one tag would close the channel, and every other delivery would be lost with it.
+        self._without_verdict.discard(tag)
+        try:
+            await give(tag.channel, tag.number)
+        except (WireLost, ChannelRefused):
+            return False
+        return True
+
+    async def stop(self) -> None:
+        """Stop consuming, and hand back what was pushed but not given out; the channel stays for verdicts."""
+        self._stopped = True
+        channel, tag = self._channel, self._consumer_tag
+        if channel is None or not tag:
+            return
+        self._consumer_tag = ""
+        try:
+            await channel.stop_consuming(tag)
+            await self._hand_back_the_rest(channel)
+        except (WireLost, ChannelRefused) as error:
+            log.debug("the broker takes the rest back by itself", queue=self._queue, reason=str(error))
+
+    async def close(self) -> None:
+        """Stop consuming and hand back what was pushed but not given out; closing the channel frees all the rest."""
+        channel = self._channel
+        if channel is None:
+            return
+        with trio.move_on_after(_HAND_BACK_TIMEOUT, shield=True) as scope:
+            await self.stop()
+        if scope.cancelled_caught:
+            channel.abort()
+        await channel.close()
+        self._without_verdict.clear()
+
+    async def _hand_back_the_rest(self, channel: WireChannel) -> None:
+        while True:
+            try:
+                delivery = self._waiting.receive_nowait()
+            except (trio.WouldBlock, trio.EndOfChannel):
+                return
+            if delivery.tag.channel is channel:
+                await channel.nack(delivery.tag.number)
