@@ -1,0 +1,58 @@
+"""Reading and tallying a day's job event log, against HTCondor's own reader and against touching every byte."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import daylog
+from measure import Row, timed
+
+from ewms.tms.eventlog.reader import Position, read_on
+from ewms.tms.eventlog.tally import Tally
+
+_HTCONDORS_READER = """
+import sys, time, htcondor2
+started = time.perf_counter()
+for event in htcondor2.JobEventLog(sys.argv[1]).events(0):
+    pass
+print(time.perf_counter() - started)
+"""
+
+
+def rows(directory: Path, *, quick: bool) -> list[Row]:
+    """The rows of this group; the day is written first."""
+    path = directory / "day.tms.jel"
+    events = daylog.write(path, daylog.Day.of(20_000 if quick else 600_000))
+    return [
+        Row(
+            "job event log, read and tallied",
+            "events",
+            events,
+            {
+                "ours": timed(lambda: tally(path)),
+                "htcondor2.JobEventLog, iteration only": lambda: _htcondors_reader(path),
+                "grep -c": timed(lambda: grep(path)),
+            },
+        )
+    ]
+
+
+def tally(path: Path) -> Tally:
+    """All of a log, in the watcher's own batches."""
+    result, position, more = Tally(), Position(), True
+    while more:
+        piece = read_on(path, position)
+        result.feed(piece.data)
+        position, more = piece.position, piece.more
+    return result
+
+
+def grep(path: Path) -> None:
+    """Touch every byte of a log, and count its terminators."""
+    subprocess.run(["grep", "-c", r"^\.\.\.$", path], check=True, capture_output=True)
+
+
+def _htcondors_reader(path: Path) -> float:
+    # A process of its own: a second iteration in one process would find warm caches.
+    command = [sys.executable, "-c", _HTCONDORS_READER, str(path)]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
