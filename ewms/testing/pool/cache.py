@@ -8,14 +8,14 @@ import fcntl
 import os
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 import attrs
 import trio
 
-from ewms.testing.pool.steps import Progress
+from ewms.testing.pool.steps import PoolUnavailable, Progress, run_step
 
 KEPT: Final = 2
 """How many entries of a shelf are kept: the newest ones."""
@@ -127,9 +127,20 @@ async def _prune(shelf: Path, newest: str, progress: Progress) -> None:
     for old in _superfluous(shelf, newest):
         with _opened(os.open(old, os.O_RDONLY | os.O_CLOEXEC)) as directory:
             if _try_to_take(directory, fcntl.LOCK_EX):
-                progress(f"removing an old {shelf.name}")
-                await trio.to_thread.run_sync(_remove, old)
+                await _remove_entry(old, shelf / f"{newest}.log", progress)
     _remove_logs(shelf, newest)
+
+
+async def _remove_entry(old: Path, log: Path, progress: Progress) -> None:
+    command = ["rm", "-rf", str(_doomed(old))]
+    # What a killed builder had started may still write there: then its remains go the next time.
+    with suppress(PoolUnavailable):
+        await run_step(f"removing an old {old.parent.name}", command, progress=progress, log=log)
+
+
+def _doomed(old: Path) -> Path:
+    # Another name: when the removal is interrupted, what is left must not look like a whole entry.
+    return old if _SCRATCH_MARK in old.name else old.rename(f"{old}{_SCRATCH_MARK}{os.getpid()}")
 
 
 def _superfluous(shelf: Path, newest: str) -> list[Path]:
@@ -146,5 +157,4 @@ def _remove_logs(shelf: Path, newest: str) -> None:
 
 
 def _remove(directory: Path) -> None:
-    # A builder that is being killed may still write: then its remains go the next time.
     shutil.rmtree(directory, ignore_errors=True)

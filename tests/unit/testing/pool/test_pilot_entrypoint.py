@@ -36,7 +36,7 @@ def run(python: Path, cwd: Path, *shell: str, **env: str) -> subprocess.Complete
 
 def test_environment_comes_from_the_file(python: Path, tmp_path: Path) -> None:
     (tmp_path / ENVFILE_NAME).write_text("export TOKEN='s3cret'\n")
-    done = run(python, tmp_path)
+    done = run(python, tmp_path, "sh")
     assert done.stdout.startswith("-m ewms pilot --flag platform=auto token=s3cret")
     assert done.stderr == "versions\n"
 
@@ -48,13 +48,15 @@ def test_tokens_are_not_echoed(python: Path, tmp_path: Path, options: tuple[str,
 
 
 def test_no_file_and_a_platform_that_was_chosen(python: Path, tmp_path: Path) -> None:
-    done = run(python, tmp_path, _EWMS_PILOT_CONTAINER_PLATFORM="docker")
+    done = run(python, tmp_path, "sh", _EWMS_PILOT_CONTAINER_PLATFORM="docker")
     assert done.stdout.startswith("-m ewms pilot --flag platform=docker token= ")
 
 
 def test_pilot_gets_the_signal_itself(python: Path, tmp_path: Path) -> None:
     environment = {"PATH": f"{python}:{os.defpath}", "SLEEP": "60"}
-    with subprocess.Popen([ENTRYPOINT], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        ["sh", ENTRYPOINT], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         assert process.stdout.readline().rstrip().endswith(f"pid={process.pid}")
         process.terminate()
