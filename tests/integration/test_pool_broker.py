@@ -16,7 +16,7 @@ async def accepts(server: RabbitServer) -> bool:
         return False
 
 
-async def test_says_its_version(rabbit: RabbitServer) -> None:
+def test_says_its_version(rabbit: RabbitServer) -> None:
     assert int(rabbit.version.split(".")[0]) >= 4
     assert rabbit.address == f"ewms@127.0.0.1:{rabbit.port}"
 

@@ -64,6 +64,7 @@ async def test_cancelled_step_leaves_no_grandchild(tmp_path: Path, monkeypatch: 
 
 async def test_first_failure_cancels_the_others_and_comes_alone() -> None:
     async def fail() -> None:
+        await trio.lowlevel.checkpoint()
         raise PoolUnavailable("no root")
 
     with trio.fail_after(5), pytest.raises(PoolUnavailable, match="no root"):
