@@ -60,6 +60,17 @@ def choose(clusters: Iterable[Cluster]) -> tuple[Cluster | None, tuple[Cluster, 
     return (in_order[0], tuple(in_order[1:])) if in_order else (None, ())
 
 
+def as_intended(cluster: Cluster, entry: Entry | None) -> Cluster:
+    """A cluster that was found, with what the intent on disk says about it and queue, history or log do not."""
+    if entry is None:
+        return cluster
+    return attrs.evolve(
+        cluster,
+        n_workers=cluster.n_workers or entry.n_workers,
+        submit_dict=cluster.submit_dict or dict(entry.submit_dict),
+    )
+
+
 class StopOutcome(enum.Enum):
     """What came of a stop order."""
 

@@ -13,7 +13,7 @@ from ewms.supervision import backoff
 from ewms.tms import lookup
 from ewms.tms.condor.base import CondorError, CondorRefused, CondorUnreachable
 from ewms.tms.context import Context
-from ewms.tms.decisions import Cluster, Standing, choose, must_look_back, standing, standing_after_404
+from ewms.tms.decisions import Cluster, Standing, as_intended, choose, must_look_back, standing, standing_after_404
 from ewms.tms.entries import Entry
 from ewms.tms.errors import OrderRefused
 from ewms.tms.files import write_atomically
@@ -21,7 +21,7 @@ from ewms.tms.outbox import Stage
 from ewms.tms.submission import Submission, build
 from ewms.tms.submit_language import checked_uuid
 from ewms.wms.errors import WMSNotFound, WMSRefused
-from ewms.wms.models import StartOrder
+from ewms.wms.models import Phase, StartOrder
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -107,16 +107,19 @@ async def _find(ctx: Context, uuid: str, entry: Entry | None, ordered_at: float)
         await ctx.remove(uuid, each.cluster_id, "a second cluster of its taskforce")
     if kept is not None:
         log.info("found the taskforce's cluster, not submitting another", taskforce=uuid, cluster=kept.cluster_id)
-    return kept
+        return as_intended(kept, entry)
+    return None
 
 
 async def _judge(ctx: Context, uuid: str, cluster: Cluster | None) -> Standing:
     """Re-check with the WMS, and finish here when the order is withdrawn or the cluster is confirmed already."""
-    found = standing(await ctx.recheck(uuid), cluster.cluster_id if cluster else None)
+    taskforce = await ctx.recheck(uuid)
+    found = standing(taskforce, cluster.cluster_id if cluster else None)
     if found is Standing.WITHDRAWN:
         await _withdraw(ctx, uuid, cluster)
-    elif found is Standing.CONFIRMED and cluster is not None:
-        await _note_confirmed(ctx, uuid, cluster)
+    elif found is Standing.CONFIRMED and cluster is not None and taskforce is not None:
+        is_over = taskforce.phase == Phase.CONDOR_COMPLETE  # an earlier run said so: not to be told again
+        await _note_confirmed(ctx, uuid, cluster, Stage.UNKNOWN if is_over else Stage.OPEN)
     return found
 
 
@@ -137,6 +140,7 @@ async def _prepare(ctx: Context, order: StartOrder, entry: Entry | None) -> Subm
         log_path=str(log_path),
         n_workers=submission.n_workers,
         intended_at=time.time(),
+        submit_dict=submission.description,
     )
     try:
         await trio.to_thread.run_sync(_write_envfile, submission)
@@ -164,7 +168,7 @@ async def _submit(ctx: Context, submission: Submission) -> Cluster:
         cluster = Cluster(
             submitted.cluster_id, str(submission.log_path), submission.n_workers, dict(submission.description)
         )
-        await ctx.ledger.update(uuid, cluster_id=cluster.cluster_id, submit_dict=cluster.submit_dict)
+        await ctx.ledger.update(uuid, cluster_id=cluster.cluster_id)
         log.info("cluster submitted", taskforce=uuid, cluster=cluster.cluster_id, workers=cluster.n_workers)
         return cluster
     raise CondorUnreachable(f"the submit did not end within {limit:g} s")
@@ -201,12 +205,12 @@ async def _confirm(ctx: Context, uuid: str, cluster: Cluster) -> None:
         # It will be refused again, and the WMS would never order its stop.
         await _withdraw(ctx, uuid, cluster)
         raise OrderRefused(str(refusal)) from refusal
-    await _note_confirmed(ctx, uuid, cluster)
+    await _note_confirmed(ctx, uuid, cluster, Stage.OPEN)
 
 
-async def _note_confirmed(ctx: Context, uuid: str, cluster: Cluster) -> None:
+async def _note_confirmed(ctx: Context, uuid: str, cluster: Cluster, stage: Stage) -> None:
     ctx.board.expect(uuid, cluster.cluster_id, cluster.n_workers)
-    ctx.outbox.set_stage(uuid, Stage.OPEN)
+    ctx.outbox.set_stage(uuid, stage)
     await _note(ctx, uuid, cluster, confirmed_at=time.time())
     log.info("taskforce confirmed", taskforce=uuid, cluster=cluster.cluster_id)
 

@@ -126,6 +126,28 @@ async def test_a_crash_between_submit_and_record(bench: Bench, lost: str) -> Non
     async with bench.tms():
         await until(lambda: bench.taskforce(uuid).cluster_id == cluster.cluster_id)
     assert bench.schedd.calls.count("submit") == 1
+    if lost != "the ledger":  # the intent on disk knows what no schedd tells
+        assert bench.taskforce(uuid).submit_dict["max_idle"] == 200
+        assert bench.taskforce(uuid).n_workers == 2
+
+
+async def test_a_taskforce_that_completed_before_its_confirmation_was_noted_is_not_completed_again(
+    bench: Bench,
+) -> None:
+    uuid = bench.order()
+    async with bench.tms() as ctx:
+        await until(lambda: bool(bench.taskforce(uuid).compound_statuses))
+        bench.schedd.finish(1)
+        await until(lambda: bench.taskforce(uuid).phase == Phase.CONDOR_COMPLETE)
+    await ctx.ledger.update(uuid, confirmed_at=None)  # as after a kill -9 between confirmation and its note
+    posts = bench.posts(uuid)
+    async with bench.tms() as ctx:
+        await ctx.outbox.reconciled.wait()
+        await trio.sleep(0.3)
+        entry = await ctx.ledger.read(uuid)
+    assert bench.posts(uuid) == posts
+    assert entry is not None
+    assert entry.confirmed_at is not None
 
 
 async def test_an_order_that_was_withdrawn_before_the_submit(bench: Bench) -> None:

@@ -9,6 +9,7 @@ from ewms.tms.decisions import (
     Cluster,
     Standing,
     StopOutcome,
+    as_intended,
     choose,
     must_look_back,
     standing,
@@ -71,6 +72,16 @@ def test_of_several_clusters_the_oldest_stays() -> None:
     old, new = Cluster(7, "", 1), Cluster(9, "", 1)
     assert choose([new, old]) == (old, (new,))
     assert choose([]) == (None, ())
+
+
+def test_a_cluster_that_was_found_is_completed_from_the_intent() -> None:
+    entry = Entry(
+        taskforce_uuid="TF-1", log_path="/l", n_workers=9, intended_at=1, submit_dict={"universe": "container"}
+    )
+    only_in_the_log = Cluster(5, "/l", 0)
+    assert as_intended(only_in_the_log, None) == only_in_the_log
+    assert as_intended(only_in_the_log, entry) == Cluster(5, "/l", 9, {"universe": "container"})
+    assert as_intended(Cluster(5, "/l", 4, {"a": 1}), entry) == Cluster(5, "/l", 4, {"a": 1})
 
 
 @pytest.mark.parametrize(
