@@ -10,7 +10,7 @@ may or may not have happened at the schedd, so whoever asked has to look before 
 import itertools
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
@@ -39,6 +39,13 @@ CLOSE_GRACE: Final = 5.0
 REAP_TIMEOUT: Final = 10.0
 """How long, in s, a killed helper may take to be gone (only one in an uninterruptible kernel call takes long)."""
 
+Observe = Callable[[str, type[CondorError] | None, float], None]
+"""Watches the calls: which, what it ended with (None: an answer), how long it took its caller, in s."""
+
+
+def _nobody(_call: str, _fault: type[CondorError] | None, _seconds: float) -> None:
+    pass
+
 
 @asynccontextmanager
 async def open_schedd(
@@ -47,15 +54,16 @@ async def open_schedd(
     call_timeout: float = 60,
     pass_fds: Sequence[int] = (),
     env: Mapping[str, str] | None = None,
+    observe: Observe = _nobody,
 ) -> AsyncIterator[Schedd]:
     """The schedd behind helper processes that run `command`; none is left when the context is.
 
     `call_timeout` is the deadline in s of each call, counted from its turn. `pass_fds` are inherited by the helpers
     (the TMS's lock: a helper may outlive a killed TMS, and still be submitting). `env` is the helpers' environment,
-    None for our own.
+    None for our own. `observe` is told of every call.
     """
     start = _Start(tuple(command), tuple(pass_fds), env)
-    reads, writes = _Lane("reads", start, call_timeout), _Lane("submits", start, call_timeout)
+    reads, writes = _Lane("reads", start, call_timeout, observe), _Lane("submits", start, call_timeout, observe)
     try:
         yield HelperSchedd(reads, writes)
     finally:
@@ -116,16 +124,27 @@ class HelperSchedd:
 class _Lane:
     """One helper at a time, one call at a time."""
 
-    def __init__(self, name: str, start: "_Start", call_timeout: float) -> None:
+    def __init__(self, name: str, start: "_Start", call_timeout: float, observe: Observe) -> None:
         self._name = name
         self._start = start
         self._call_timeout = call_timeout
+        self._observe = observe
         self._turn = trio.Lock()
         self._helper: _Helper | None = None
         self._ids = itertools.count(1)
 
     async def call(self, call: str, **args: Any) -> Any:
         """Make one call; raise what `base.Schedd` says, and RuntimeError when the helper calls it nonsense."""
+        started = trio.current_time()
+        try:
+            value = await self._call(call, args)
+        except CondorError as error:
+            self._observe(call, type(error), trio.current_time() - started)
+            raise
+        self._observe(call, None, trio.current_time() - started)
+        return value
+
+    async def _call(self, call: str, args: Mapping[str, Any]) -> Any:
         async with self._turn:
             with trio.move_on_after(self._call_timeout):
                 return _value(await self._exchange(Request(next(self._ids), call, args)))
@@ -143,7 +162,8 @@ class _Lane:
         finally:
             if not kept and self._helper is not None:
                 helper, self._helper = self._helper, None
-                await helper.kill()
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + 2 * REAP_TIMEOUT):
+                    await helper.kill()
 
     async def close(self) -> None:
         if self._helper is not None:

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from ewms.tms.condor import schedd as schedd_module
-from ewms.tms.condor.base import CondorRefused, CondorUnreachable, Schedd, Value
+from ewms.tms.condor.base import CondorError, CondorRefused, CondorUnreachable, Schedd, Value
 from ewms.tms.condor.schedd import open_schedd
 
 FAKE = Path(__file__).with_name("fake_schedd_helper.py")
@@ -240,3 +240,19 @@ async def test_what_each_call_sends(fake: Fake) -> None:
             {"constraint": "c", "projection": ["A"], "match": 1, "since": "5"}
         ]
         assert '"name": "LOG"' in str(await schedd.param("LOG"))
+
+
+async def test_every_call_can_be_watched(fake: Fake) -> None:
+    seen: list[tuple[str, type[CondorError] | None]] = []
+
+    def observe(call: str, fault: type[CondorError] | None, seconds: float) -> None:
+        assert 0 <= seconds < 60
+        seen.append((call, fault))
+
+    async with open_schedd(fake.command, observe=observe) as schedd:
+        await ask(schedd, "fine")
+        with pytest.raises(CondorRefused):
+            await ask(schedd, "refused no")
+        with pytest.raises(CondorUnreachable):
+            await ask(schedd, "die")
+    assert seen == [("query", None), ("query", CondorRefused), ("query", CondorUnreachable)]
