@@ -80,7 +80,8 @@ async def open_embedded_schedd(
         helper_command = [sys.executable, "-I", "-S", helper, "--socket", str(directory / "schedd.sock")]
         yield EmbeddedSchedd(directory, name, helper_command, process.pid)
     finally:
-        await _end(process)
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + _END_TIMEOUT + 5):
+            await _end(process)
     if process.returncode is not None and process.returncode > 0:  # who killed it knows that
         raise EmbeddedScheddFailed(f"the embedded schedd ended with status {process.returncode}; see {log_path}")
 
@@ -101,11 +102,10 @@ async def _until_ready(process: trio.Process, log_path: Path) -> None:
 async def _end(process: trio.Process) -> None:
     assert process.stdin is not None
     assert process.stdout is not None
-    with trio.CancelScope(shield=True, deadline=trio.current_time() + _END_TIMEOUT) as scope:
-        await process.stdin.aclose()
+    await process.stdin.aclose()
+    with trio.move_on_after(_END_TIMEOUT) as scope:
         await process.wait()
-    with trio.CancelScope(shield=True, deadline=trio.current_time() + 5):
-        if scope.cancelled_caught:
-            process.kill()
-            await process.wait()
-        await process.stdout.aclose()
+    if scope.cancelled_caught:
+        process.kill()
+        await process.wait()
+    await process.stdout.aclose()

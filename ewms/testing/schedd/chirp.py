@@ -4,7 +4,6 @@ A connection begins with `cookie SECRET`. Words are separated by spaces; a backs
 answer is a line with a number: 0 or more is success (for `get_job_attr` the length of the value that follows).
 """
 
-import math
 import secrets
 from collections.abc import Callable
 from typing import Final, Protocol
@@ -110,7 +109,7 @@ async def serve(job: ChirpJob, *, task_status: trio.TaskStatus[str]) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trio.serve_listeners, connection, listeners)
         task_status.started(f"127.0.0.1 {port} {cookie}\n")
-        await trio.sleep(math.inf)
+        await trio.sleep_forever()
 
 
 async def _serve_connection(stream: trio.SocketStream, cookie: bytes, respond: Callable[[bytes], bytes]) -> None:

@@ -76,18 +76,20 @@ class Run(Protocol):
 
 @attrs.define(eq=False)
 class Job:
-    """One proc in the queue; its ad is the truth about its state."""
+    """One proc in the queue."""
 
     cluster: int
     proc: int
     ad: Any
+    status: Status = Status.IDLE
+    """The same as the ad's JobStatus (`Cluster.enter` sets both)."""
     stop: Stop | None = None
     run: Run | None = None
 
     @property
-    def status(self) -> Status:
-        """The JobStatus in the ad."""
-        return Status(self.ad["JobStatus"])
+    def is_stopping(self) -> bool:
+        """Whether its worker has to stop."""
+        return self.stop is not None
 
     def holds(self, attribute: str) -> bool:
         """Whether the policy expression `attribute` is true now."""
@@ -108,6 +110,10 @@ class Cluster:
     description: Description
     ad: Any
     jobs: dict[int, Job] = attrs.field(factory=dict)
+    idle: dict[int, Job] = attrs.field(factory=dict)
+    """Those of the jobs that wait for a slot."""
+    fits: bool | None = None
+    """Whether its jobs match the machine; None when that has to be found out (anew)."""
     next_proc: int = 0
     pause_reason: str | None = None
     removed: bool = False
@@ -117,6 +123,20 @@ class Cluster:
         """Whether no further proc will be materialized."""
         return self.removed or self.next_proc >= self.description.count
 
+    def add(self, job: Job) -> None:
+        """A new, idle job."""
+        self.jobs[job.proc] = self.idle[job.proc] = job
+        self.next_proc = job.proc + 1
+
+    def enter(self, job: Job, status: Status, now: int) -> None:
+        """The job's new status; it begins `now` (s since the epoch)."""
+        job.ad.update({"LastJobStatus": int(job.status), "JobStatus": int(status), "EnteredCurrentStatus": now})
+        job.status = status
+        if status is Status.IDLE:
+            self.idle[job.proc] = job
+        else:
+            self.idle.pop(job.proc, None)
+
     def room(self) -> int:
         """How many procs may be materialized now."""
         left = self.description.count - self.next_proc
@@ -124,7 +144,7 @@ class Cluster:
             return 0
         max_idle, max_present = self.description.factory_limits
         if max_idle is not None:
-            left = min(left, max_idle - sum(job.status == Status.IDLE for job in self.jobs.values()))
+            left = min(left, max_idle - len(self.idle))
         if max_present is not None:
             left = min(left, max_present - len(self.jobs))
         return max(0, left)
@@ -168,6 +188,15 @@ def stopped(job: Job, stop: Stop, usage: Usage) -> Fate:
     elif stop.then is Status.REMOVED:
         events.append(logtext.aborted(*ids, stop.reason))
     return Fate(stop.then, events, stop.reason, stop.code, stop.subcode)
+
+
+def lost(job: Job, message: str, usage: Usage) -> Fate:
+    """What becomes of a job whose worker is gone and nobody knows how it ended."""
+    event = logtext.shadow_exception(job.cluster, job.proc, message)
+    if job.stop is None:
+        return Fate(Status.IDLE, [event])
+    then = stopped(job, attrs.evolve(job.stop, eviction=None), usage)
+    return attrs.evolve(then, events=[event, *then.events])
 
 
 def policy_reason(job: Job, attribute: str, value: str) -> tuple[str, int]:

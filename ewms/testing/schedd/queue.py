@@ -4,6 +4,7 @@ Nothing here waits: every call is one step, so each is atomic. The daemon gives 
 start) and runs the workers; it says how they fare through `Runs` (`runs.py`).
 """
 
+import heapq
 import pwd
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from os import getuid
@@ -196,30 +197,26 @@ class Queue:
                 self._write(cluster.ad, logtext.paused(cluster.id, str(error), 1, None))
                 break
             job = Job(cluster.id, proc, self._new_ad(values, cluster.id, proc, cluster.description.count))
-            cluster.jobs[proc] = job
-            cluster.next_proc = proc + 1
+            cluster.add(job)
             events += self._rendered(job.ad, logtext.submitted(cluster.id, proc, self.address, notes(job.ad)))
         if "UserLog" in cluster.ad:
             self.journal(cluster.ad["UserLog"], events)
 
     def startable(self, slots: int) -> list[Job]:
         """The idle jobs to start on so many free slots, best priority first."""
-        idle = [job for job in self._jobs() if job.status is Status.IDLE and job.run is None]
-        idle.sort(key=lambda job: (-job.ad["JobPrio"], job.cluster, job.proc))
-        fitting: dict[int, bool] = {}
-        chosen: list[Job] = []
-        for job in idle:
-            if len(chosen) == slots:
-                break
-            # All procs of a cluster have the same requirements.
-            if job.cluster not in fitting:
-                fitting[job.cluster] = matches(job.ad, self.machine)
-            if fitting[job.cluster]:
-                chosen.append(job)
-        return chosen
+        waiting = (job for cluster in self.clusters.values() if self._fits(cluster) for job in cluster.idle.values())
+        return heapq.nsmallest(slots, waiting, key=lambda job: (-job.ad["JobPrio"], job.cluster, job.proc))
+
+    def _fits(self, cluster: Cluster) -> bool:
+        # All procs of a cluster have the same requirements.
+        if cluster.fits is None and cluster.idle:
+            cluster.fits = matches(next(iter(cluster.idle.values())).ad, self.machine)
+        return bool(cluster.fits)
 
     def apply_policies(self) -> None:
-        """Evaluate the periodic expressions of all jobs."""
+        """Evaluate the periodic expressions of all jobs, and anew which of them the machine fits."""
+        for cluster in self.clusters.values():
+            cluster.fits = None
         for job in self._jobs():
             if job.stop is None:
                 self._apply_policy(job)
@@ -294,8 +291,7 @@ class Queue:
         self.wake()
 
     def _enter(self, job: Job, status: Status) -> None:
-        job.ad.update({"JobStatus": int(status), "LastJobStatus": int(job.status)})
-        job.ad["EnteredCurrentStatus"] = int(self.clock())
+        self.clusters[job.cluster].enter(job, status, int(self.clock()))
 
     def _close_if_done(self, cluster: Cluster) -> None:
         if cluster.id not in self.clusters or cluster.jobs or not cluster.exhausted:
@@ -377,6 +373,5 @@ def _names(text: str) -> list[str]:
 
 
 def _projected(ad: Any, projection: Iterable[str]) -> Ad:
-    values = plain(ad)
     wanted = {name.lower() for name in projection}
-    return {name: value for name, value in values.items() if name.lower() in wanted} if wanted else values
+    return plain(ad, [name for name in ad if name.lower() in wanted] if wanted else ad)

@@ -28,6 +28,7 @@ from ewms.testing.schedd.jobs import (
     Status,
     Stop,
     fate,
+    lost,
     stopped,
 )
 from ewms.testing.schedd.logtext import Usage
@@ -47,10 +48,6 @@ log = structlog.stdlib.get_logger(__name__)
 _REAPER: Final = (sys.executable, "-I", "-S", reaper.__file__)
 _REAPER_GRACE: Final = 5.0
 """How long, in s, a reaper may take to kill its worker's tree and end, when its input is closed."""
-
-
-class ReaperDied(Exception):
-    """The process around a worker was killed; what became of the worker's processes is not known."""
 
 
 @attrs.frozen
@@ -122,10 +119,6 @@ class Run:
         try:
             box.create()
             settled = await self._in(box)
-        except ReaperDied as error:
-            await self._kill_strays()
-            event = logtext.shadow_exception(*self._ids, str(error))
-            settled = Fate(Status.IDLE if self._job.stop is None else self._job.stop.then, [event])
         finally:
             box.remove()
         self._queue.settle(self._job, settled)
@@ -141,8 +134,11 @@ class Run:
         if self._job.stop is not None:
             return stopped(self._job, self._job.stop, self._usage())
         ended = await self._with_chirp(box)
+        if ended is None:
+            await self._kill_strays()
+            return lost(self._job, "the process around the worker died", self._usage())
         self._queue.write(self._job, logtext.image_size(*self._ids, ended.usage))
-        if self._job.stop is None:
+        if not self._job.is_stopping:
             try:
                 await trio.to_thread.run_sync(deliver_outputs, box, self._job.ad)
             except TransferFailed as error:
@@ -153,26 +149,15 @@ class Run:
 
     # --- the process ---
 
-    async def _with_chirp(self, box: Sandbox) -> Ended:
-        ended: list[Ended] = []
-
-        async def work() -> None:
-            box.describe(self._job.ad, self._queue.machine, await chirps.start(chirp.serve, job))
-            ended.append(await self._work(box))
+    async def _with_chirp(self, box: Sandbox) -> Ended | None:
+        async with trio.open_nursery() as chirps:
+            config = await chirps.start(chirp.serve, ChirpJob(self._queue, self._job))
+            box.describe(self._job.ad, self._queue.machine, config)
+            ended = await self._work(box)
             chirps.cancel_scope.cancel()
+        return ended
 
-        job = ChirpJob(self._queue, self._job)
-        died: list[ReaperDied] = []
-        try:
-            async with trio.open_nursery() as chirps:
-                chirps.start_soon(work)
-        except* ReaperDied as group:
-            died += [error for error in group.exceptions if isinstance(error, ReaperDied)]
-        if died:
-            raise died[0]
-        return ended[0]
-
-    async def _work(self, box: Sandbox) -> Ended:
+    async def _work(self, box: Sandbox) -> Ended | None:
         spec = {
             "argv": command(self._job.ad, self._site.entrypoint),
             "env": environment(box, self._job.ad, self._site.environ),
@@ -189,27 +174,31 @@ class Run:
         try:
             return await self._supervise(process, json.dumps(spec).encode() + b"\n", box)
         finally:
-            await self._end(process)
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + 2 * _REAPER_GRACE):
+                await self._end(process)
+            self._site.reapers.discard(process.pid)
 
-    async def _supervise(self, process: trio.Process, spec: bytes, box: Sandbox) -> Ended:
+    async def _supervise(self, process: trio.Process, spec: bytes, box: Sandbox) -> Ended | None:
+        """What the reaper says of its worker's end; None when the reaper itself died."""
         assert process.stdin is not None
         assert process.stdout is not None
         send, lines = process.stdin.send_all, _Lines(process.stdout)
         try:
             await send(spec)
-            await lines.next("started")
+            if await lines.next("started") is None:
+                return None
             self._executing = trio.current_time()
             self._queue.executes(self._job, self._slot, str(box.scratch))
             results: list[list[str] | None] = []
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._stop_when_asked, send)
-                results.append(await lines.next_or_none("ended"))
+                results.append(await lines.next("ended"))
                 nursery.cancel_scope.cancel()
-        except trio.BrokenResourceError as error:
-            raise ReaperDied("the process around the worker died") from error
+        except trio.BrokenResourceError:
+            return None
         (result,) = results
         if result is None:
-            raise ReaperDied("the process around the worker died")
+            return None
         status, user_s, system_s, rss_kb = result
         code = os.waitstatus_to_exitcode(int(status))
         usage = self._usage(float(user_s), float(system_s), int(rss_kb) // 1024)
@@ -238,19 +227,17 @@ class Run:
         return since + allowed if allowed > 0 else math.inf
 
     async def _end(self, process: trio.Process) -> None:
-        """Let the reaper kill what is left and end; never cancelled."""
+        """Let the reaper kill what is left, and end."""
         assert process.stdin is not None
         assert process.stdout is not None
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + 2 * _REAPER_GRACE):
-            await process.stdin.aclose()
-            with trio.move_on_after(_REAPER_GRACE) as grace:
-                await process.wait()
-            if grace.cancelled_caught:
-                log.error("a reaper does not end", pid=process.pid)
-                process.kill()
-                await process.wait()
-            await process.stdout.aclose()
-        self._site.reapers.discard(process.pid)
+        await process.stdin.aclose()
+        with trio.move_on_after(_REAPER_GRACE) as grace:
+            await process.wait()
+        if grace.cancelled_caught:
+            log.error("a reaper does not end", pid=process.pid)
+            process.kill()
+            await process.wait()
+        await process.stdout.aclose()
 
     async def _kill_strays(self) -> None:
         async with self._site.starting:
@@ -297,15 +284,8 @@ class _Lines:
         self._stream = stream
         self._buffer = b""
 
-    async def next(self, word: str) -> list[str]:
-        """The rest of the next line, which must begin with `word`."""
-        words = await self.next_or_none(word)
-        if words is None:
-            raise ReaperDied("the process around the worker did not start it")
-        return words
-
-    async def next_or_none(self, word: str) -> list[str] | None:
-        """The same; None when the reaper ended without a word."""
+    async def next(self, word: str) -> list[str] | None:
+        """The rest of the next line, which must begin with `word`; None when the reaper ended without a word."""
         while b"\n" not in self._buffer:
             piece = await self._stream.receive_some()
             if not piece:

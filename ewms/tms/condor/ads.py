@@ -1,7 +1,7 @@
 """ClassAds → what JSON can carry (`base.py` says how). It needs no bindings itself: any ad with `lookup` will do."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol, cast
 
 from ewms.tms.condor.base import Value
@@ -18,9 +18,12 @@ class ClassAdLike(Protocol):
         """The expression itself, not evaluated."""
 
 
-def plain(ad: ClassAdLike) -> dict[str, Value]:
-    """The ad with plain numbers, strings and booleans; other expressions as their text, UNDEFINED as None."""
-    return {name: _plain_value(ad[name], ad.lookup(name)) for name in ad}
+def plain(ad: ClassAdLike, names: Iterable[str] | None = None) -> dict[str, Value]:
+    """The ad, or what is called `names` in it, with plain numbers, strings and booleans.
+
+    Other expressions become their text, UNDEFINED becomes None.
+    """
+    return {name: _plain_value(ad[name], ad.lookup(name)) for name in (ad if names is None else names)}
 
 
 def _plain_value(value: Any, tree: Any) -> Value:
