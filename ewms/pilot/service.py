@@ -41,6 +41,8 @@ OpenBroker = Callable[[str, str, Secret], AbstractAsyncContextManager[Broker]]
 OpenPlatform = Callable[[PilotSettings], AbstractAsyncContextManager[Platform]]
 LEASE_MARGIN_S: Final = 30.0
 """A task is begun only if the worker's time is longer than a typical task by so much."""
+STOP_CONSUMING_S: Final = 5.0
+"""For telling a broker to push no more; what it pushes all the same goes back when the source closes."""
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -205,9 +207,10 @@ class Pilot:
                     with self.stopping.intake:
                         await intake.run(in_flight)
                         self.stopping.stop_listening(Reason.NO_EVENT)
-                    log.info(
-                        "taking no more events", reason=str(self.stopping.reason), running=len(in_flight.child_tasks)
-                    )
+                    log.info("taking no more events", reason=str(self.stopping.reason))
+                    with trio.CancelScope(shield=True, deadline=trio.current_time() + STOP_CONSUMING_S):
+                        for source in sources:
+                            await source.stop()
                     if in_flight.child_tasks:
                         report.status(PilotStatus.PENDING_REMAINING_TASKS)
         finally:
