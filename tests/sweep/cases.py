@@ -1,0 +1,158 @@
+"""What the sweep does to a TMS: scenarios, and in each of them one kill at every step that a clean run has (pure)."""
+
+import enum
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import attrs
+
+from tests.sweep.steps import Point, parse_point
+
+
+class Act(enum.Enum):
+    """What happens when a step is reached."""
+
+    TMS = "tms"
+    """kill -9 of the TMS alone; its helpers go on."""
+    HELPER = "helper"
+    """kill -9 of the schedd helpers alone; the TMS goes on."""
+    BOTH = "both"
+    ANSWER = "answer"
+    """The WMS has acted, and its answer is lost."""
+    ABORT = "abort"
+    """The user aborts the workflow."""
+    FINISH = "finish"
+    """The user finishes the workflow."""
+
+    @property
+    def ends_tms(self) -> bool:
+        """Whether a new TMS has to be started."""
+        return self in (Act.TMS, Act.BOTH)
+
+
+KILLS: Final = (Act.TMS, Act.HELPER, Act.BOTH)
+HARMS: Final = (*KILLS, Act.ANSWER)
+
+
+@attrs.frozen
+class Trigger:
+    """Do this when that point is reached, counted from the trigger before."""
+
+    point: Point
+    act: Act
+
+
+class End(enum.Enum):
+    """How a scenario ends."""
+
+    COMPLETED = "completed"
+    """One cluster, confirmed, stopped when the user says so, completed."""
+    WITHDRAWN = "withdrawn"
+    """No cluster: what there was is removed, and the WMS never heard of it."""
+
+
+@attrs.frozen
+class Scenario:
+    """One story of a taskforce; its script happens in the clean run, too."""
+
+    name: str
+    script: tuple[Trigger, ...] = ()
+    end: End = End.COMPLETED
+    only_start: bool = False
+    """Only what happens before the taskforce is confirmed differs from other scenarios: kill there."""
+
+
+def _trigger(step: str, act: Act) -> Trigger:
+    return Trigger(Point(step), act)
+
+
+SCENARIOS: Final = (
+    Scenario("life"),
+    Scenario("restart", (_trigger("schedd:submit:acted", Act.BOTH),), only_start=True),
+    Scenario("orphan", (_trigger("schedd:submit:sent", Act.TMS),), only_start=True),
+    Scenario("lost-confirm", (_trigger("wms:POST:condor-submit:acted", Act.ANSWER),), only_start=True),
+    Scenario("stop-at-once", (_trigger("wms:POST:condor-submit:acted", Act.FINISH),)),
+    Scenario("stop-restart", (_trigger("schedd:act:acted", Act.BOTH),)),
+    Scenario("withdrawn-early", (_trigger("wms:GET:taskforce:arrived", Act.ABORT),), End.WITHDRAWN),
+    Scenario("withdrawn-late", (_trigger("schedd:submit:acted", Act.ABORT),), End.WITHDRAWN),
+    Scenario(
+        "withdrawn-down",
+        (_trigger("schedd:submit:acted", Act.BOTH), _trigger("tms:started", Act.ABORT)),
+        End.WITHDRAWN,
+    ),
+)
+
+
+@attrs.frozen
+class Case:
+    """A scenario with one harm done to it, or with none."""
+
+    scenario: Scenario
+    harm: Trigger | None = None
+
+    @property
+    def name(self) -> str:
+        """Unique, and always the same."""
+        return f"{self.scenario.name}@{self.harm.point}@{self.harm.act.value}" if self.harm else self.scenario.name
+
+    @property
+    def plan(self) -> tuple[Trigger, ...]:
+        """All that happens, in order."""
+        return (*self.scenario.script, self.harm) if self.harm else self.scenario.script
+
+
+def parse_case(name: str) -> Case:
+    """The case of that name.
+
+    Raises:
+        ValueError: there is no such scenario, or it is no name of a case.
+    """
+    scenarios = {scenario.name: scenario for scenario in SCENARIOS}
+    scenario, *harm = name.split("@")
+    if scenario not in scenarios:
+        raise ValueError(f"{name}: no scenario {scenario!r}, there are {', '.join(scenarios)}")
+    if not harm:
+        return Case(scenarios[scenario])
+    point, act = harm
+    return Case(scenarios[scenario], Trigger(parse_point(point), Act(act)))
+
+
+@attrs.frozen
+class Seen:
+    """A point of a clean run."""
+
+    point: Point
+    has_helper: bool
+    """Whether a helper was alive then."""
+    is_start: bool
+    """Whether the taskforce was not confirmed yet."""
+
+
+_MOST_OCCURRENCES: Final = 3
+"""Later ones repeat for ever, or depend on time."""
+
+
+def cases_of(scenario: Scenario, clean_run: Iterable[Seen]) -> list[Case]:
+    """One case for each point of a clean run and each harm that can be done there."""
+    return [
+        Case(scenario, Trigger(seen.point, act))
+        for seen in clean_run
+        if seen.point.occurrence <= _MOST_OCCURRENCES and (seen.is_start or not scenario.only_start)
+        for act in HARMS
+        if (seen.has_helper or act is not Act.HELPER)
+        and ((seen.point.step.startswith("wms:") and seen.point.step.endswith(":acted")) or act is not Act.ANSWER)
+    ]
+
+
+def choose(cases: Sequence[Case], number: int) -> list[Case]:
+    """`number` of them, evenly from all; the whole of the first scenario when there is room for that."""
+    if number >= len(cases):
+        return list(cases)
+    first = [case for case in cases if case.scenario == SCENARIOS[0]]
+    if number < len(first):
+        return _evenly(cases, number)
+    return first + _evenly(cases[len(first) :], number - len(first))
+
+
+def _evenly(cases: Sequence[Case], number: int) -> list[Case]:
+    return [cases[(2 * index + 1) * len(cases) // (2 * number)] for index in range(number)]
