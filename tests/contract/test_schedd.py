@@ -199,7 +199,8 @@ async def test_a_factory_is_one_ad_and_is_removed_as_one(place: Place) -> None:
     assert "\tIncomplete" in log.events(36)[0]
     procs = log.procs()
     assert procs.pop(-1) == [35, 36]
-    assert all(events in ([0, 9], [0, 1, 4, 9]) for events in procs.values())
+    # One that was just being started may have been evicted before it executed.
+    assert all(events in ([0, 9], [0, 4, 9], [0, 1, 4, 9]) for events in procs.values()), procs
     assert [0, 1, 4, 9] in procs.values()
     assert all(re.search(r"\tno longer wanted \(by user \w+\)", event) for event in log.events(9))
     await place.until_gone()
