@@ -67,6 +67,13 @@ def integration(session: nox.Session) -> None:
 
 
 @nox.session
+def sweep(session: nox.Session) -> None:
+    """Kill the TMS and its helpers at every step, lose every answer: always one cluster; `-- --kills 30 --pool 3`."""
+    install(session, "demo", also=("tests",))
+    session.run("python", "-m", "tests.sweep", *session.posargs, env={"EWMS_TEST_WHEEL": build_wheel(session)})
+
+
+@nox.session
 def demo(session: nox.Session) -> None:
     """The main job on this machine; `-- --pool` or `-- --embedded` forces one ground."""
     install(session, "demo")

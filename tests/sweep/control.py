@@ -102,6 +102,11 @@ class Control:
         """The TMS has asked for everything since it started, and nothing has happened for a while."""
         return self._polled == _POLLS and trio.current_time() - self._moved_at > _QUIET
 
+    @property
+    def n_processes(self) -> int:
+        """How many have asked in this case."""
+        return len(self._processes)
+
     # --- the processes ---
 
     @asynccontextmanager
