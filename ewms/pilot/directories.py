@@ -153,13 +153,14 @@ def read_outfile(path: Path, limit: int) -> bytes | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise BadOutput(f"the task's outfile cannot be read: {error.strerror}") from error
+        raise BadOutput(f"task failed: its outfile cannot be read: {error.strerror}") from error
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(fd)
+        raise BadOutput("task failed: its outfile is not a regular file")
     with os.fdopen(fd, "rb") as file:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
-            raise BadOutput("the task's outfile is not a regular file")
         if status.st_size > limit:
-            raise BadOutput(f"the task's outfile has {status.st_size} bytes, more than the limit of {limit}")
+            raise BadOutput(f"task failed: its outfile has {status.st_size} bytes, more than the limit of {limit}")
         return file.read()
 
 

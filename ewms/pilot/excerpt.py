@@ -9,7 +9,7 @@ TAIL_BYTES: Final = 64 * 1024
 
 _TRACEBACK: Final = "Traceback (most recent call last):"
 _RUNTIME_LINE: Final = re.compile(
-    r"^(?:\x1b\[[0-9;]*m)*(?:FATAL|ERROR|WARNING|LOG|INFO|VERBOSE|DEBUG)(?:\x1b\[[0-9;]*m)*\s+"
+    r"^(?:\x1b\[[0-9;]*m)*(?:FATAL|ERROR|WARNING|LOG|INFO|VERBOSE|DEBUG)(?:\x1b\[[0-9;]*m|\s)+"
     r"\[U=\d+,P=\d+\]\s+\S+\s+(?P<message>.*)$"
 )
 """A line of Apptainer's own log: `LEVEL   [U=1000,P=12]   Func()   message`."""
