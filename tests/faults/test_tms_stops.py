@@ -212,3 +212,51 @@ async def test_a_shutdown_leaves_clusters_alone(bench: Bench) -> None:
         uuid = await started(bench)
     assert [cluster.uuid for cluster in bench.schedd.queued] == [uuid]
     assert "act" not in bench.schedd.calls
+
+
+async def test_an_abort_behind_a_confirmation_whose_answer_is_lost_is_a_stop(bench: Bench) -> None:
+    uuid = bench.order()
+    bench.standin.faults.add(Fault(path="*/condor-submit/*", drop=True, after=True, delay=0.2, count=1))
+    async with bench.tms():
+        await until(lambda: bench.taskforce(uuid).phase == Phase.CONDOR_SUBMIT)
+        bench.stop(uuid)  # the repeated confirmation meets 404, and the WMS names our cluster
+        await completed(bench, uuid)
+    posts = [each for each in bench.posts(uuid) if each != "statuses"]
+    assert posts == ["condor-submit", "condor-submit", "condor-rm", "condor-complete"]
+    assert bench.schedd.calls.count("act") == 1
+    assert not bench.schedd.queued
+
+
+async def test_a_stop_order_that_meets_a_withdrawn_start(bench: Bench) -> None:
+    """A confirmation that was under way for very long: it arrives after the start was withdrawn because of its 404."""
+    uuid = bench.order()
+
+    async def abort(called: str, when: Moment) -> None:
+        await trio.lowlevel.checkpoint()
+        if (called, when) == ("submit", "after"):
+            bench.stop(uuid)
+
+    bench.schedd.hook = abort
+    async with bench.tms():
+        await until(lambda: bench.posts(uuid) == ["condor-submit"] and not bench.schedd.queued)
+        late = {"cluster_id": 1, "n_workers": 2, "phase": str(Phase.PENDING_STOPPER)}
+        bench.standin.state.store.save([("taskforces", bench.standin.state.taskforce_document(uuid) | late)])
+        await completed(bench, uuid)
+        await trio.sleep(0.2)
+    posts = bench.posts(uuid)
+    assert posts.count("condor-rm") == posts.count("condor-complete") == 1
+    assert posts[-1] == "condor-complete"
+
+
+async def test_a_crash_between_removal_and_its_confirmation(bench: Bench) -> None:
+    async with bench.tms() as ctx:
+        uuid = await started(bench)
+    await ctx.remove(uuid, 1, "what the run before did last")
+    bench.stop(uuid)
+    bench.standin.faults.add(Fault(path="*/pending-stopper/*", status=503, count=3))  # the log is read first
+    async with bench.tms():
+        await completed(bench, uuid)
+        await trio.sleep(0.2)
+    assert bench.posts(uuid).count("condor-complete") == 1
+    assert bench.posts(uuid)[-1] == "condor-complete"
+    assert "condor-rm/failed" not in bench.posts(uuid)
