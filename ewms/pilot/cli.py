@@ -13,21 +13,21 @@ from ewms.pilot.settings import read
 from ewms.settings import SettingsError
 
 
-@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
-@click.pass_context
-def pilot(context: click.Context) -> None:
-    r"""Run one pilot: events from a queue, a task container for each.
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+def pilot() -> None:
+    """Run one pilot: events from a queue, a task container for each.
 
     All settings come from EWMS_PILOT_… variables of the environment. The pilot ends by itself when no event came for
     EWMS_PILOT_TIMEOUT_QUEUE_INCOMING seconds; SIGTERM stops it in order.
 
     \b
     Exit status:
-      0 every task succeeded        5 the image cannot be used
-      1 a task failed               6 the broker refuses us
-      2 a setting is wrong          7 the broker is out of reach
-      3 the init container failed   8 the data directory cannot be used
-      4 no working container runtime   9 stopped by a signal   70 a bug
+      0 every task succeeded           6 the broker refuses us
+      1 a task failed                  7 the broker is out of reach
+      2 a setting is wrong             8 the data directory cannot be used
+      3 the init container failed      9 stopped by a signal
+      4 no working container runtime  70 a bug
+      5 the image cannot be used
 
     \b
     Example, without a broker server or a container runtime:
@@ -39,8 +39,6 @@ def pilot(context: click.Context) -> None:
       export _EWMS_PILOT_CONTAINER_PLATFORM=process
       ewms pilot
     """
-    if context.invoked_subcommand is not None:
-        return
     try:
         settings = read(os.environ)
     except SettingsError as error:
