@@ -7,7 +7,8 @@ library's logging ends in the same stream, at its own level.
 
 import logging
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager
 from typing import IO, Any, Final, Literal
 
 import structlog
@@ -15,6 +16,8 @@ import structlog
 from ewms.secret import redact
 
 LogFormat = Literal["text", "json"]
+Observer = Callable[[str, str], None]
+"""Is told the level and the event text of each of our own log lines."""
 LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
@@ -41,6 +44,7 @@ def configure(
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
+            _tell_observers,
             *shared,
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
@@ -62,6 +66,25 @@ def configure(
     root.handlers[:] = [handler]
     root.setLevel(third_party_level)
     logging.getLogger("ewms").setLevel(level)
+
+
+_observers: Final[list[Observer]] = []
+
+
+@contextmanager
+def observed_by(observer: Observer) -> Iterator[None]:
+    """While this lasts, `observer` hears of every line that is logged."""
+    _observers.append(observer)
+    try:
+        yield
+    finally:
+        _observers.remove(observer)
+
+
+def _tell_observers(_logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    for observer in _observers:
+        observer(method, str(event.get("event")))
+    return event
 
 
 def redact_values(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -19,7 +19,7 @@ Moment = Literal["before", "after"]
 Hook = Callable[[str, Moment], Awaitable[None]]
 
 _UUID: Final = re.compile(r'EWMSTaskforceUUID == "([^"]*)"')
-_OURS: Final = "EWMSTaskforceUUID =!= undefined"
+_CLUSTERS: Final = "ProcId =?= undefined"
 _CLUSTER: Final = re.compile(r"ClusterId == (\d+)")
 
 
@@ -163,7 +163,7 @@ class FakeSchedd:
 
     def _matching(self, constraint: str) -> Iterator[FakeCluster]:
         uuid, cluster_id = _UUID.search(constraint), _CLUSTER.search(constraint)
-        assert uuid or cluster_id or _OURS in constraint, constraint
+        assert uuid or cluster_id or _CLUSTERS in constraint, constraint
         for cluster in self.clusters.values():
             if uuid and cluster.uuid != uuid.group(1):
                 continue

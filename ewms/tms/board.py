@@ -4,6 +4,7 @@ The watchers feed one tally per day log; the TMS tells which clusters it expects
 stays on the list of changes until a report that is still true was accepted.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime
 
@@ -100,6 +101,16 @@ class Board:
             parts = [Cluster(expected.cluster_id)]
         n_workers = (expected.n_workers or None) if expected and expected.cluster_id == parts[0].cluster_id else None
         return report_on(uuid, parts[0] if len(parts) == 1 else merged(parts), n_workers)
+
+    def job_counts(self) -> Counter[str]:
+        """How many jobs of living clusters the logs have in each status; why a job is held is left out."""
+        counts: Counter[str] = Counter()
+        for tally in self._tallies.values():
+            for cluster in tally.clusters.values():
+                if not cluster.closed:
+                    for status, by_pilot in cluster.compound_statuses(None).items():
+                        counts[status.partition(":")[0]] += sum(by_pilot.values())
+        return counts
 
     # --- from the watchers ---
 

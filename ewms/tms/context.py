@@ -5,7 +5,9 @@ import attrs
 from ewms.tms.board import Board
 from ewms.tms.condor.base import Acted, Schedd
 from ewms.tms.ledger import Ledger
+from ewms.tms.liveness import Pulse
 from ewms.tms.lookup import exactly
+from ewms.tms.metrics import Metrics
 from ewms.tms.outbox import Outbox
 from ewms.tms.settings import Settings
 from ewms.wms.client import WMS
@@ -25,6 +27,8 @@ class Context:
     ledger: Ledger
     outbox: Outbox
     board: Board
+    metrics: Metrics = attrs.field(factory=Metrics)
+    pulse: Pulse = attrs.field(factory=Pulse)
 
     async def recheck(self, uuid: str) -> Taskforce | None:
         """The taskforce as the WMS sees it now; None when it does not know it."""
@@ -35,4 +39,6 @@ class Context:
 
     async def remove(self, uuid: str, cluster_id: int, reason: str) -> Acted:
         """Remove the cluster, only where its id and its UUID match; its pilots get their vacate time."""
-        return await self.schedd.act("remove", exactly(uuid, cluster_id), reason=reason)
+        acted = await self.schedd.act("remove", exactly(uuid, cluster_id), reason=reason)
+        self.metrics.removes.inc("removed" if acted.succeeded else "nothing to remove")
+        return acted

@@ -22,6 +22,7 @@ from ewms.tms.context import Context
 from ewms.tms.directory_archive import pack_directory
 from ewms.tms.expiry import NEEDED_ATTRIBUTES, Expiries, Found, InUse, Kind, Verdict, in_use, sort_out
 from ewms.tms.ledger import Ledger
+from ewms.tms.liveness import beat_here
 from ewms.tms.log_archive import pack_log
 from ewms.tms.packing import Disk, Packed, drop
 from ewms.tms.settings import Settings
@@ -36,7 +37,7 @@ BATCH: Final = 10
 PROGRESS_INTERVAL: Final = 30.0
 _WMS_PATIENCE: Final = 60.0
 """In s: housekeeping does not wait out an outage of the WMS."""
-_FIRST_ROUND_PATIENCE: Final = 30.0
+_FIRST_ROUND_PATIENCE: Final = 5.0
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _PACK: Final = {Kind.LOG: pack_log, Kind.DIRECTORY: pack_directory}
 
@@ -61,7 +62,7 @@ class Done:
 
 async def run_housekeeping(ctx: Context, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> NoReturn:
     """Keep house for ever; started means that the first round is over, or takes its time."""
-    house = Housekeeper(ctx.settings, ctx.schedd, ctx.wms, ctx.ledger)
+    house = Housekeeper(ctx.settings, ctx.schedd, ctx.wms, ctx.ledger, beat=beat_here)
     async with trio.open_nursery() as nursery:
         first = trio.Event()
         nursery.start_soon(house.run, first)

@@ -43,6 +43,10 @@ class Pulse:
         if name in self._children:
             self._children[name].last = trio.current_time()
 
+    def names(self) -> frozenset[str]:
+        """The children that there are."""
+        return frozenset(self._children)
+
     def stuck(self) -> Mapping[str, float]:
         """The children that were silent for longer than they may, and for how long, in s."""
         now = trio.current_time()

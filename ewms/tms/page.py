@@ -68,7 +68,7 @@ async def _exchange(pages: Pages, stream: trio.SocketStream) -> None:
         page = None if request is None else _answer(pages, request)
         head_only = request is not None and request.method == b"HEAD"
     except h11.RemoteProtocolError as error:
-        page, head_only = Page(f"{error}\n".encode(), status=error.error_status_hint), False
+        page, head_only = Page(b"bad request\n", status=error.error_status_hint), False
     if page is not None:
         await stream.send_all(_written(connection, page, head_only=head_only))
         # Closing before the reader is done sending would take the answer away from it.

@@ -9,6 +9,7 @@ import trio
 
 from ewms.tms.board import TaskforceReport
 from ewms.tms.context import Context
+from ewms.tms.liveness import beat_here
 from ewms.tms.outbox import Stage
 from ewms.wms.errors import WMSError
 
@@ -41,6 +42,8 @@ async def run_reports(ctx: Context) -> NoReturn:
     async with trio.open_nursery() as completions:
         while True:
             await _round(ctx, completions)
+            ctx.metrics.told_all()
+            beat_here()
             await trio.sleep(ctx.settings.watcher_interval)
     raise AssertionError("unreachable: the loop has no end")
 

@@ -5,11 +5,14 @@ schedd helpers, the WMS's connections and, last, the lock are given up. No clust
 """
 
 import signal
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from typing import Final
 
 import structlog
 import trio
 
+from ewms.logs import observed_by
 from ewms.supervision import backoff
 from ewms.tms.audit import run_audits
 from ewms.tms.board import Board
@@ -19,7 +22,10 @@ from ewms.tms.context import Context
 from ewms.tms.dryrun import run_dry
 from ewms.tms.envfile import parse_pilot_variables
 from ewms.tms.errors import SetupError
+from ewms.tms.housekeeping import run_housekeeping
+from ewms.tms.inside import Inside, run_outside
 from ewms.tms.ledger import Ledger
+from ewms.tms.liveness import beat_here
 from ewms.tms.lock import hold_lock
 from ewms.tms.orders import run_starts, run_stops
 from ewms.tms.outbox import Outbox
@@ -27,11 +33,15 @@ from ewms.tms.pulse import run_pulse
 from ewms.tms.reconcile import reconcile
 from ewms.tms.report import run_reports
 from ewms.tms.settings import Settings
+from ewms.tms.systemd import Notifier
 from ewms.tms.watch import watch_logs
 from ewms.wms.auth import Auth
 from ewms.wms.client import open_wms
 
 log = structlog.stdlib.get_logger(__name__)
+
+_SILENCE: Final = 900.0
+"""How long, in s, a child may show no life besides its own waiting: the WMS may ask to be left alone for 600."""
 
 
 async def main(settings: Settings, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -41,15 +51,19 @@ async def main(settings: Settings, *, task_status: trio.TaskStatus[None] = trio.
         SetupError: it cannot run here; the text says what to do.
     """
     _tell_dropped_variables(settings)
+    inside, notifier = Inside(), Notifier(settings.notify_socket)
     async with trio.open_nursery() as nursery:
-        await nursery.start(_stop_on_signals, nursery.cancel_scope)
-        await _serve(settings, task_status)
+        with observed_by(inside.metrics.count_log_event):
+            await nursery.start(_stop_on_signals, nursery.cancel_scope, notifier)
+            nursery.start_soon(run_outside, settings, inside, notifier)
+            await _serve(settings, inside, task_status)
         nursery.cancel_scope.cancel()
     log.info("TMS ended, clusters are left alone")
 
 
-async def _serve(settings: Settings, task_status: trio.TaskStatus[None]) -> None:
+async def _serve(settings: Settings, inside: Inside, task_status: trio.TaskStatus[None]) -> None:
     if settings.dryrun:
+        inside.is_ready.set()
         await _serve_dry(settings, task_status)
         return
     async with AsyncExitStack() as stack:
@@ -59,38 +73,83 @@ async def _serve(settings: Settings, task_status: trio.TaskStatus[None]) -> None
         except OSError as error:
             raise SetupError(f"JOB_EVENT_LOG_DIR: {settings.job_dir} cannot be worked in: {error}") from error
         schedd = await stack.enter_async_context(
-            open_schedd(settings.schedd_helper, call_timeout=settings.schedd_timeout, pass_fds=(descriptor,))
+            open_schedd(
+                settings.schedd_helper,
+                call_timeout=settings.schedd_timeout,
+                pass_fds=(descriptor,),
+                observe=_watched_by(inside.metrics.observe_schedd),
+            )
         )
-        wms = await stack.enter_async_context(open_wms(settings.wms_address, auth(settings)))
+        wms = await stack.enter_async_context(
+            open_wms(settings.wms_address, auth(settings), observe=_watched_by(inside.metrics.observe_wms))
+        )
         schedd_name = await _meet_schedd(schedd, settings)
-        ctx = Context(settings, schedd_name, wms, schedd, ledger, Outbox(wms, ledger), Board())
+        outbox, board = Outbox(wms, ledger), Board()
+        ctx = Context(settings, schedd_name, wms, schedd, ledger, outbox, board, inside.metrics, inside.pulse)
         log.info("TMS running", schedd=schedd_name, wms=settings.wms_address, job_dir=str(settings.job_dir))
+        inside.show(ctx)
         await serve(ctx, task_status=task_status)
+
+
+Observe = Callable[[str, type[Exception] | None, float], None]
+
+
+def _watched_by(observe: Observe) -> Observe:
+    """An answer, or none within the time for it, is also a sign of life of whoever asked."""
+
+    def watch(call: str, fault: type[Exception] | None, seconds: float) -> None:
+        beat_here()
+        observe(call, fault, seconds)
+
+    return watch
 
 
 async def serve(ctx: Context, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
     """The children of a TMS whose surroundings are open; runs until it is cancelled."""
+    settings = ctx.settings
     async with trio.open_nursery() as children:
-        children.start_soon(run_starts, ctx)
-        children.start_soon(run_stops, ctx)
+        await children.start(_housekeep, ctx)
+        children.start_soon(_live, ctx, "starts", settings.outer_loop_wait + settings.error_wait, run_starts)
+        children.start_soon(_live, ctx, "stops", settings.outer_loop_wait + settings.error_wait, run_stops)
         children.start_soon(_watch_and_report, ctx)
-        children.start_soon(run_audits, ctx)
         children.start_soon(run_pulse, ctx)
         task_status.started()
 
 
+async def _live(ctx: Context, name: str, own_wait: float, run: Callable[[Context], Awaitable[None]]) -> None:
+    """Run a child that has to show life; `own_wait` is how long (s) it waits by itself when there is nothing to do."""
+    with ctx.pulse.child(name, own_wait + _SILENCE):
+        await run(ctx)
+
+
+async def _housekeep(ctx: Context, *, task_status: trio.TaskStatus[None]) -> None:
+    with ctx.pulse.child("housekeeping", ctx.settings.file_manager_interval + _SILENCE):
+        await run_housekeeping(ctx, task_status=task_status)
+
+
 async def _watch_and_report(ctx: Context) -> None:
-    """Catch up with the logs in silence, learn what the WMS knows, then report."""
+    """Catch up with the logs in silence, learn what the WMS knows, then report (and audit)."""
     async with trio.open_nursery() as nursery:
         await nursery.start(_watch, ctx)
-        await reconcile(ctx)
-        nursery.start_soon(run_reports, ctx)
+        nursery.start_soon(_live, ctx, "report", ctx.settings.watcher_interval, _reconcile_and_report)
+        await ctx.outbox.reconciled.wait()
+        nursery.start_soon(_live, ctx, "audit", ctx.settings.audit_interval, run_audits)
+
+
+async def _reconcile_and_report(ctx: Context) -> None:
+    await reconcile(ctx)
+    await run_reports(ctx)
 
 
 async def _watch(ctx: Context, *, task_status: trio.TaskStatus[None]) -> None:
-    await watch_logs(
-        ctx.settings.job_dir, ctx.board, state_dir=ctx.settings.state_dir / "watch", task_status=task_status
-    )
+    with ctx.pulse.child("watch", _SILENCE):
+        await watch_logs(
+            ctx.settings.job_dir,
+            ctx.board,
+            state_dir=ctx.settings.state_dir / "watch",
+            tell_lag=ctx.metrics.log_lag,
+            task_status=task_status,
+        )
 
 
 async def _serve_dry(settings: Settings, task_status: trio.TaskStatus[None]) -> None:
@@ -104,12 +163,13 @@ async def _serve_dry(settings: Settings, task_status: trio.TaskStatus[None]) -> 
 
 
 async def _stop_on_signals(
-    scope: trio.CancelScope, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    scope: trio.CancelScope, notifier: Notifier, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         task_status.started()
         async for number in signals:
             log.info("stopping", signal=signal.Signals(number).name)
+            await notifier.stopping()
             scope.cancel()
 
 

@@ -39,6 +39,7 @@ async def start(ctx: Context, order: StartOrder) -> bool:
         WMSError: the WMS's answer to a call makes no sense.
     """
     uuid = order.taskforce.taskforce_uuid
+    ctx.metrics.orders.inc("start")
     delays = backoff()
     async with ctx.outbox.turn(uuid):
         while True:
@@ -107,6 +108,7 @@ async def _find(ctx: Context, uuid: str, entry: Entry | None, ordered_at: float)
         await ctx.remove(uuid, each.cluster_id, "a second cluster of its taskforce")
     if kept is not None:
         log.info("found the taskforce's cluster, not submitting another", taskforce=uuid, cluster=kept.cluster_id)
+        ctx.metrics.submits.inc("found")
         return as_intended(kept, entry)
     return None
 
@@ -169,6 +171,7 @@ async def _submit(ctx: Context, submission: Submission) -> Cluster:
             submitted.cluster_id, str(submission.log_path), submission.n_workers, dict(submission.description)
         )
         await ctx.ledger.update(uuid, cluster_id=cluster.cluster_id)
+        ctx.metrics.submits.inc("submitted")
         log.info("cluster submitted", taskforce=uuid, cluster=cluster.cluster_id, workers=cluster.n_workers)
         return cluster
     raise CondorUnreachable(f"the submit did not end within {limit:g} s")
@@ -247,5 +250,6 @@ async def _note(ctx: Context, uuid: str, cluster: Cluster, **changes: float) -> 
 async def _fail(ctx: Context, uuid: str, reason: str) -> None:
     """Tell the WMS why; nothing was submitted."""
     log.error("start order failed", taskforce=uuid, reason=reason)
+    ctx.metrics.submits.inc("refused")
     ctx.outbox.set_stage(uuid, Stage.UNKNOWN)
     await ctx.wms.start_failed(uuid, reason)

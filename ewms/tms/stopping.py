@@ -25,6 +25,7 @@ async def stop(ctx: Context, order: Taskforce) -> bool:
         WMSError: the WMS's answer to a call makes no sense.
     """
     uuid = order.taskforce_uuid
+    ctx.metrics.orders.inc("stop")
     try:
         async with ctx.outbox.turn(uuid):
             # Fresh, in our turn: the report may have completed the taskforce since the order was fetched.

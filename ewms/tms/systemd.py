@@ -33,6 +33,10 @@ class Notifier:
             log.warning("NOTIFY_SOCKET: is no path and no abstract socket, systemd hears nothing", address=address)
         self._said_fault = False
 
+    async def starting(self, status: str, more: float) -> None:
+        """The start is still under way, and may take `more` s from now (systemd's own limit is 90 s in all)."""
+        await self._send([b"EXTEND_TIMEOUT_USEC=%d" % (more * 1e6), b"WATCHDOG=1", _status(status)])
+
     async def ready(self, status: str) -> None:
         """The service does its work now."""
         await self._send([b"READY=1", _status(status)])
@@ -81,12 +85,21 @@ def _status(text: str) -> bytes:
 
 
 async def keep_informed(
-    notifier: Notifier, pulse: Pulse, status: Callable[[], str], *, watchdog_usec: int | None = None
+    notifier: Notifier,
+    pulse: Pulse,
+    status: Callable[[], str],
+    is_ready: trio.Event,
+    *,
+    watchdog_usec: int | None = None,
 ) -> NoReturn:
-    """Say that the service is ready, and then, often enough, how it is; `status` is asked each time."""
+    """Say when the service is ready, and then, often enough, how it is; `status` is asked each time."""
     interval = STATUS_INTERVAL if not watchdog_usec else min(STATUS_INTERVAL, watchdog_usec / 1e6 / 3)
-    known_stuck: set[str] = set()
+    while not is_ready.is_set():  # it may wait for another TMS to end, or for a schedd, for as long as that takes
+        await notifier.starting(status(), 3 * STATUS_INTERVAL)
+        with trio.move_on_after(interval):
+            await is_ready.wait()
     await notifier.ready(status())
+    known_stuck: set[str] = set()
     while True:
         stuck = pulse.stuck()
         _tell(stuck, known_stuck)

@@ -6,6 +6,7 @@ month of quiet logs costs nothing.
 
 import math
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from ewms.contract import DAY_LOG_SUFFIX
 from ewms.tms.board import Board, day_of
 from ewms.tms.eventlog import checkpoint
 from ewms.tms.eventlog.reader import Position, read_on
+from ewms.tms.liveness import beat_here
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -36,12 +38,13 @@ async def watch_logs(
     state_dir: Path,
     poll: float = 1.0,
     checkpoint_interval: float = CHECKPOINT_INTERVAL,
+    tell_lag: Callable[[int, float], None] = lambda _size, _since: None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> NoReturn:
     """Keep the board true to every `*.tms.jel` in `directory`, for ever; `poll` is in s.
 
     It reports as started once all that was there has been read. Faults of the file system are said once and waited
-    out.
+    out. `tell_lag` is told at each poll how many bytes are not read yet, and since when (s) the oldest of them wait.
     """
     watchers: dict[str, _Watcher] = {}
     fault = _Fault()
@@ -69,6 +72,9 @@ async def watch_logs(
                 if not started:
                     started = True
                     task_status.started()
+            beat_here()
+            behind = [watcher.behind() for watcher in watchers.values()]
+            tell_lag(sum(size for size, _ in behind), max((since for _, since in behind), default=0))
             await trio.sleep(poll)
 
 
@@ -94,6 +100,7 @@ class _Watcher:
         self._position = self._saved = Position()
         self._stamp: Stamp | None = None
         self._is_gone = self._is_done = False
+        self._behind_since: float | None = None
         self._news = trio.Event()
         self._scope = trio.CancelScope()
         self._reading = _Fault()
@@ -110,6 +117,14 @@ class _Watcher:
         elif stamp != self._stamp or self._reading.is_said:
             self._is_gone, self._stamp = False, stamp
             self._news.set()
+            if self._behind_since is None:
+                self._behind_since = trio.current_time()
+
+    def behind(self) -> tuple[int, float]:
+        """How many bytes are not read yet, and for how long there have been some (s)."""
+        if self._stamp is None or self._behind_since is None:
+            return 0, 0.0
+        return max(0, self._stamp[1] - self._position.offset), trio.current_time() - self._behind_since
 
     def finished(self) -> bool:
         """The log is gone, its clusters have ended and all of it was reported: the child ends."""
@@ -167,6 +182,8 @@ class _Watcher:
             tally.damaged += bool(piece.skipped)
             self._position = piece.position
             more = piece.more
+            beat_here()
+        self._behind_since = None
         self._tell_oddities()
 
     def _tell_oddities(self) -> None:

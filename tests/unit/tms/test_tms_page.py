@@ -47,8 +47,8 @@ async def test_pages_are_served(port: int) -> None:
         (request(path="/"), b"404", b"no such page\n"),
         (request("POST"), b"405", b"only GET and HEAD\n"),
         (request("HEAD"), b"200", b""),
-        (b"nonsense\r\n\r\n", b"400", b"illegal request line: bytearray(b'nonsense')\n"),
-        (b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 100_000 + b"\r\n\r\n", b"431", b"Receive buffer too long\n"),
+        (b"nonsense\r\n\r\n", b"400", b"bad request\n"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 100_000 + b"\r\n\r\n", b"431", b"bad request\n"),
     ],
 )
 async def test_every_request_has_an_answer(port: int, sent: bytes, status: bytes, says: bytes) -> None:

@@ -86,10 +86,16 @@ async def test_the_watchdog_is_fed_while_all_show_life(tmp_path: Path, autojump_
         async with trio.open_nursery() as nursery:
             notifier = Notifier(str(tmp_path / "n"))
 
+            is_ready = trio.Event()
+
             async def inform() -> None:
-                await keep_informed(notifier, pulse, lambda: "fine", watchdog_usec=9_000_000)
+                await keep_informed(notifier, pulse, lambda: "fine", is_ready, watchdog_usec=9_000_000)
 
             nursery.start_soon(inform)
+            await trio.sleep(4)
+            assert heard(listener) == ["EXTEND_TIMEOUT_USEC=30000000\nWATCHDOG=1\nSTATUS=fine"] * 2
+            pulse.beat("orders")
+            is_ready.set()
             await trio.sleep(19)
             fed = heard(listener)
             assert fed[0] == "READY=1\nSTATUS=fine"

@@ -1,0 +1,81 @@
+"""The TMS as it is seen from outside: by systemd, by Prometheus, by whoever asks `/healthz`."""
+
+import json
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Final, NoReturn
+
+import attrs
+import trio
+
+from ewms.supervision import keep_running
+from ewms.tms.context import Context
+from ewms.tms.liveness import Pulse
+from ewms.tms.metrics import CONTENT_TYPE, Metrics
+from ewms.tms.page import Page, serve_pages
+from ewms.tms.settings import Settings
+from ewms.tms.systemd import Notifier, keep_informed
+
+_JSON: Final = "application/json"
+
+
+@attrs.define
+class Inside:
+    """What there is to see; the service fills it in as it comes up."""
+
+    metrics: Metrics = attrs.field(factory=Metrics)
+    pulse: Pulse = attrs.field(factory=Pulse)
+    is_ready: trio.Event = attrs.field(factory=trio.Event)
+    _status: Callable[[], str] = lambda: "starting"
+
+    def status_now(self) -> str:
+        """One line of what the TMS does."""
+        return self._status()
+
+    def show(self, ctx: Context) -> None:
+        """From now on the TMS works: it is ready, and what it does is `ctx`'s."""
+        self.metrics.refresh_with(partial(_refresh, ctx))
+        self._status = lambda: status_line(ctx.outbox.counts(), ctx.board.job_counts())
+        self.is_ready.set()
+
+    def pages(self, path: str) -> Page | None:
+        """The status pages."""
+        return {"/metrics": self._metrics_page, "/healthz": self._health_page}.get(path, lambda: None)()
+
+    def _metrics_page(self) -> Page:
+        self.metrics.stuck.replace(self.pulse.stuck())
+        return Page(self.metrics.text(), CONTENT_TYPE)
+
+    def _health_page(self) -> Page:
+        stuck = {name: round(silence) for name, silence in self.pulse.stuck().items()}
+        is_healthy = self.is_ready.is_set() and not stuck
+        answer = {"healthy": is_healthy, "ready": self.is_ready.is_set(), "stuck": stuck, "status": self.status_now()}
+        return Page(f"{json.dumps(answer)}\n".encode(), _JSON, 200 if is_healthy else 503)
+
+
+async def run_outside(settings: Settings, inside: Inside, notifier: Notifier) -> NoReturn:
+    """Keep systemd informed and, where a port is set, serve the pages."""
+    async with trio.open_nursery() as nursery:
+        if settings.metrics_port is not None:
+            serve = partial(serve_pages, inside.pages, settings.metrics_port)
+            nursery.start_soon(partial(keep_running, "status pages", serve, expected=(OSError,)))
+        await keep_informed(
+            notifier, inside.pulse, inside.status_now, inside.is_ready, watchdog_usec=settings.watchdog_usec
+        )
+
+
+def status_line(taskforces: Mapping[str, int], jobs: Mapping[str, int]) -> str:
+    """What `systemctl status` shows of a TMS (pure)."""
+    parts = [f"taskforces: {_listed(taskforces)}"]
+    if jobs:
+        parts.append(f"jobs: {_listed(jobs)}")
+    return "; ".join(parts)
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in sorted(counts.items())) or "none"
+
+
+def _refresh(ctx: Context) -> None:
+    ctx.metrics.jobs.replace(ctx.board.job_counts())
+    ctx.metrics.taskforces.replace(ctx.outbox.counts())

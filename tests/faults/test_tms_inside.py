@@ -1,0 +1,169 @@
+"""What systemd, Prometheus and `/healthz` see of a whole TMS, and that housekeeping is part of it."""
+
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import trio
+from prometheus_client.parser import text_string_to_metric_families
+from test_tms_service import Ground, ground, process
+from tms_bench import Bench, until
+
+from ewms.tms.inside import Inside, status_line
+from ewms.tms.service import main
+from ewms.tms.settings import read
+
+__all__ = ["ground"]  # a fixture
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def notify_socket(path: Path) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(path))
+        listener.setblocking(False)
+        yield listener
+
+
+async def hear(listener: socket.socket, messages: list[str]) -> None:
+    """As systemd does, take every message at once: the kernel keeps only some ten of them."""
+    listening = trio.socket.from_stdlib_socket(listener)
+    while True:
+        messages.append((await listening.recv(4096)).decode())
+
+
+def samples(text: str) -> dict[str, float]:
+    return {
+        f"{sample.name}{{{','.join(sample.labels.values())}}}": sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+async def fetch(port: int, path: str) -> httpx.Response:
+    async with httpx.AsyncClient(trust_env=False) as http:
+        return await http.get(f"http://127.0.0.1:{port}{path}")
+
+
+async def test_a_life_under_systemd_with_metrics(ground: Ground, tmp_path: Path, nursery: trio.Nursery) -> None:
+    port = free_port()
+    uuid = ground.bench.order(n_workers=2)
+    said: list[str] = []
+    with notify_socket(tmp_path / "notify") as listener:
+        nursery.start_soon(hear, listener, said)
+        settings = {
+            "NOTIFY_SOCKET": str(tmp_path / "notify"),
+            "WATCHDOG_USEC": "300000",
+            "TMS_METRICS_PORT": str(port),
+        }
+        async with process(ground, tmp_path / "tms.log", **settings) as running:
+            await until(lambda: ground.bench.taskforce(uuid).compound_statuses.keys() == {"RUNNING"})
+            health = await fetch(port, "/healthz")
+            assert health.status_code == 200
+            assert health.json() | {"status": ""} == {"healthy": True, "ready": True, "stuck": {}, "status": ""}
+            found = samples((await fetch(port, "/metrics")).text)
+            running.terminate()
+            with trio.fail_after(10):
+                assert await running.wait() == 0
+        await until(lambda: said[-1].startswith("STOPPING=1"))
+        nursery.cancel_scope.cancel()
+    assert said[0].startswith("EXTEND_TIMEOUT_USEC=")
+    assert [message.partition("\n")[0] for message in said].count("READY=1") == 1
+    assert said[-2].startswith("WATCHDOG=1\nSTATUS=taskforces: 1 open; jobs: 2 RUNNING")
+    assert said[-1] == "STOPPING=1\nSTATUS=stopping"
+    assert found["ewms_tms_orders_total{start}"] == 1
+    assert found["ewms_tms_submits_total{submitted}"] == 1
+    assert found["ewms_tms_jobs{RUNNING}"] == 2
+    assert found["ewms_tms_taskforces{open}"] == 1
+    assert found["ewms_tms_wms_seconds_count{POST /tms/condor-submit/taskforces/UUID,ok}"] == 1
+    assert found["ewms_tms_schedd_seconds_count{submit,ok}"] == 1
+    assert found["ewms_tms_report_lag_seconds{}"] < 10
+
+
+async def test_a_full_house_is_kept_and_what_lives_is_left_alone(ground: Ground, tmp_path: Path) -> None:
+    job_dir = ground.bench.settings.job_dir
+    uuid = ground.bench.order(n_workers=1)
+    async with process(ground, tmp_path / "tms.log"):
+        await until(lambda: ground.bench.taskforce(uuid).compound_statuses.keys() == {"RUNNING"})
+    long_ago = time.time() - 30 * 86400
+    gone = job_dir / "ewms-taskforce-TF-GONE"
+    gone.mkdir()
+    (gone / "ewms_htcondor_envfile.sh").write_text("export TOKEN=SECRET")
+    old_log = job_dir / "2026-01-01.tms.jel"
+    old_log.write_text("000 (999.000.000) 2026-01-01 10:00:00 Job submitted from host: <1.2.3.4:5>\n...\n")
+    living = job_dir / f"ewms-taskforce-{uuid}"
+    for path in (gone / "ewms_htcondor_envfile.sh", gone, old_log, *living.iterdir(), living):
+        os.utime(path, (long_ago, long_ago))
+    async with process(ground, tmp_path / "tms.log"):
+        await until(lambda: not gone.exists() and not old_log.exists())
+        assert (job_dir / "ewms-taskforce-TF-GONE.tar.gz").exists()
+        assert (job_dir / "2026-01-01.tms.jel.gz").exists()
+        assert (living / "ewms_htcondor_envfile.sh").exists()
+
+
+async def test_without_a_port_and_systemd_it_runs_all_the_same(ground: Ground) -> None:
+    async with trio.open_nursery() as nursery:
+        await nursery.start(partial(main, read(ground.environ)))
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_taken_port_does_not_keep_the_tms_from_its_work(ground: Ground) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        environ = ground.environ | {"TMS_METRICS_PORT": str(taken.getsockname()[1])}
+        uuid = ground.bench.order()
+        async with trio.open_nursery() as nursery:
+            await nursery.start(partial(main, read(environ)))
+            await until(lambda: ground.bench.taskforce(uuid).compound_statuses.keys() == {"RUNNING"})
+            nursery.cancel_scope.cancel()
+
+
+async def test_every_child_of_a_tms_shows_life(bench: Bench) -> None:
+    async with bench.tms() as ctx:
+        bench.order()
+        await until(lambda: bool(bench.posts()) and "report" in ctx.pulse.names() and "audit" in ctx.pulse.names())
+        assert ctx.pulse.names() == {"audit", "housekeeping", "report", "starts", "stops", "watch"}
+        assert ctx.pulse.stuck() == {}
+
+
+def health(inside: Inside) -> tuple[int, dict[str, Any]]:
+    page = inside.pages("/healthz")
+    assert page is not None
+    return page.status, json.loads(page.body)
+
+
+async def test_health_while_starting_and_when_a_child_is_stuck(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    inside = Inside()
+    assert health(inside) == (503, {"healthy": False, "ready": False, "stuck": {}, "status": "starting"})
+    inside.is_ready.set()
+    assert health(inside)[0] == 200
+    with inside.pulse.child("orders", 10):
+        await trio.sleep(11)
+        assert health(inside) == (503, {"healthy": False, "ready": True, "stuck": {"orders": 11}, "status": "starting"})
+        page = inside.pages("/metrics")
+        assert page is not None
+        assert b'ewms_tms_stuck{child="orders"} 11' in page.body
+    assert inside.pages("/other") is None
+
+
+def test_the_status_line() -> None:
+    assert status_line({}, {}) == "taskforces: none"
+    assert (
+        status_line({"open": 2, "starting": 1}, {"RUNNING": 5, "HELD": 1})
+        == "taskforces: 2 open, 1 starting; jobs: 1 HELD, 5 RUNNING"
+    )
