@@ -52,6 +52,7 @@ class Sweep:
     number: int
     only: Sequence[Case]
     work_dir: Path
+    keep: bool
     results: list[Result] = attrs.field(factory=list)
     planned: list[Case] = attrs.field(factory=list)
 
@@ -110,10 +111,11 @@ class Sweep:
         return done
 
     def _tell(self, result: Result, lane: Lane) -> None:
+        diary = self.work_dir / f"diary-{len(self.results)}.txt"
+        if result.problems or self.keep:
+            diary.write_text("\n".join([result.case.name, *result.problems, "", *result.diary, ""]))
         if not result.problems:
             return
-        diary = self.work_dir / f"wrong-{len(self.results)}.txt"
-        diary.write_text("\n".join([result.case.name, *result.problems, "", *result.diary, ""]))
         print(f"WRONG {self.name} {result.case.name}  ({lane.log}, {diary})", flush=True)
         for problem in result.problems:
             print(f"      {problem}", flush=True)
@@ -153,6 +155,7 @@ def _sweeps(arguments: argparse.Namespace, work_dir: Path) -> list[Sweep]:
             number,
             only[name],
             work_dir / name,
+            arguments.keep,
         )
         for name, open_ground, number in grounds
         if (only[name] if arguments.only else number)

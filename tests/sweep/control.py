@@ -247,7 +247,7 @@ class Control:
         with trio.move_on_after(_LONGEST_HOLD):
             while self._at_lock <= killed:  # noqa: ASYNC110  one case has many waiters, and none for long
                 await trio.sleep(0.05)
-            await trio.sleep(0.2)
+            await trio.sleep(1.5)  # time to do harm, if it could
 
     def _complain(self, problem: str) -> None:
         assert self.story is not None
