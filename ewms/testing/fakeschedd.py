@@ -94,10 +94,11 @@ class FakeSchedd:
         return Submitted(cluster.cluster_id, count)
 
     async def query(self, constraint: str, projection: Sequence[str], *, cluster_ads: bool = False) -> list[Ad]:
-        """Clusters in the queue; one ad each."""
-        await self._before("query")
+        """Clusters in the queue; one ad each. For `hook`, housekeeping's question is a call of its own: `survey`."""
+        call = "survey" if constraint == _CLUSTERS else "query"
+        await self._before(call)
         found = [cluster.ad() for cluster in self._matching(constraint) if cluster.is_queued]
-        await self.hook("query", "after")
+        await self.hook(call, "after")
         return _projected(found, projection)
 
     async def history(
