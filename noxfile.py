@@ -39,7 +39,9 @@ def lint(session: nox.Session) -> None:
     install(session, "demo", also=("lint",))
     session.run("ruff", "format", "--check", ".")
     session.run("ruff", "check", ".")
-    session.run("flake8-async")
+    # Left out: 114 and 128 (our `main(settings, *, task_status)` hand the status on), 124 (protocols are async even
+    # where one side need not wait), 127 (httpx is this project's choice).
+    session.run("flake8-async", "--disable", "ASYNC114,ASYNC124,ASYNC127,ASYNC128,ASYNC9")
     session.run("lint-imports")
 
 
@@ -54,16 +56,16 @@ def typecheck(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """All fast tests, on every installed supported Python."""
     install(session, "demo", also=("tests",))
-    session.run("pytest", "-m", "not pool and not broker", *session.posargs)
+    session.run("pytest", "-m", "not pool and not broker and not docker", *session.posargs)
 
 
 @nox.session
 def integration(session: nox.Session) -> None:
-    """The tests against the real thing: HTCondor pool, RabbitMQ, Apptainer; and whole runs on the embedded one."""
+    """The tests against the real thing: HTCondor pool, RabbitMQ, Apptainer, Docker; and whole runs on the embedded one."""
     install(session, "demo", also=("tests",))
     wheel = build_wheel(session)
     session.run("pytest", "tests/integration", *session.posargs, env={"EWMS_TEST_WHEEL": wheel})
-    session.run("pytest", "tests/contract", "-m", "pool or broker", *session.posargs, env={"EWMS_TEST_WHEEL": wheel})
+    session.run("pytest", "tests/contract", "-m", "pool or broker or docker", *session.posargs, env={"EWMS_TEST_WHEEL": wheel})
 
 
 @nox.session
