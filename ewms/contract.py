@@ -27,6 +27,11 @@ class ChirpAttribute(StrEnum):
     TASKS_FAILED = "HTChirpEWMSPilotTasksFailed"
     ERROR = "HTChirpEWMSPilotError"
     ERROR_TRACEBACK = "HTChirpEWMSPilotErrorTraceback"
+    # Ours. Today's TMS notes an attribute that it does not know in its own log, and goes on.
+    SITE = "HTChirpEWMSPilotSite"
+    """`GLIDEIN_Site` of the machine, or else its `OSG_SITE_NAME`; not sent where it has neither."""
+    HOST = "HTChirpEWMSPilotHost"
+    """The machine's full host name."""
 
 
 class PilotStatus(StrEnum):
