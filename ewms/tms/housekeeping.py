@@ -24,6 +24,7 @@ from ewms.tms.expiry import NEEDED_ATTRIBUTES, Expiries, Found, InUse, Kind, Ver
 from ewms.tms.ledger import Ledger
 from ewms.tms.liveness import beat_here
 from ewms.tms.log_archive import pack_log
+from ewms.tms.metrics import Metrics
 from ewms.tms.packing import Disk, Packed, drop
 from ewms.tms.settings import Settings
 from ewms.tms.survey import survey
@@ -62,7 +63,9 @@ class Done:
 
 async def run_housekeeping(ctx: Context, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> NoReturn:
     """Keep house for ever; started means that the first round is over, or takes its time."""
-    house = Housekeeper(ctx.settings, ctx.schedd, ctx.wms, ctx.ledger, beat=beat_here)
+    house = Housekeeper(
+        ctx.settings, ctx.schedd, ctx.wms, ctx.ledger, beat=beat_here, tell=partial(_count, ctx.metrics)
+    )
     async with trio.open_nursery() as nursery:
         first = trio.Event()
         nursery.start_soon(house.run, first)
@@ -85,6 +88,7 @@ class Housekeeper:
         disk: Disk | None = None,
         clock: Callable[[], float] = time.time,
         beat: Callable[[], None] = lambda: None,
+        tell: Callable[[Done], None] = lambda _: None,
     ) -> None:
         self._settings = settings
         self._directory = settings.job_dir
@@ -94,12 +98,15 @@ class Housekeeper:
         self._disk = disk or Disk()
         self._clock = clock
         self._beat = beat
+        self._tell = tell
         self._said_silence = False
 
     async def run(self, first: trio.Event) -> NoReturn:
         """A round at every interval; `first` is set after the first one."""
         while True:
-            await self.once()
+            done = await self.once()
+            if done is not None:
+                self._tell(done)
             first.set()
             self._beat()
             await trio.sleep(self._settings.file_manager_interval)
@@ -257,6 +264,12 @@ class Housekeeper:
             else:
                 done.archived += 1
                 log.info("archived", file=found.name, archive=each.archive.name)
+
+
+def _count(metrics: Metrics, done: Done) -> None:
+    metrics.files.inc("archived", done.archived)
+    metrics.files.inc("deleted", done.deleted)
+    metrics.files.inc("failed", done.failed)
 
 
 def _tell_failure(name: str, error: OSError, done: Done) -> None:
