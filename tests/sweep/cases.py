@@ -49,6 +49,18 @@ class End(enum.Enum):
     """One cluster, confirmed, stopped when the user says so, completed."""
     WITHDRAWN = "withdrawn"
     """No cluster: what there was is removed, and the WMS never heard of it."""
+    REFUSED = "refused"
+    """No cluster: the order cannot be carried out, and the WMS gives up after three failures."""
+
+
+class Part(enum.Enum):
+    """Where a scenario differs from others: only there is it harmed."""
+
+    ALL = "all"
+    START = "start"
+    """Before the taskforce is confirmed."""
+    END = "end"
+    """After that."""
 
 
 @attrs.frozen
@@ -58,8 +70,10 @@ class Scenario:
     name: str
     script: tuple[Trigger, ...] = ()
     end: End = End.COMPLETED
-    only_start: bool = False
-    """Only what happens before the taskforce is confirmed differs from other scenarios: kill there."""
+    part: Part = Part.ALL
+    ends_by_itself: bool = False
+    """The cluster leaves the queue without a stop order (an operator's condor_rm)."""
+    worker_memory: str = "1 MB"
 
 
 def _trigger(step: str, act: Act) -> Trigger:
@@ -68,11 +82,13 @@ def _trigger(step: str, act: Act) -> Trigger:
 
 SCENARIOS: Final = (
     Scenario("life"),
-    Scenario("restart", (_trigger("schedd:submit:acted", Act.BOTH),), only_start=True),
-    Scenario("orphan", (_trigger("schedd:submit:sent", Act.TMS),), only_start=True),
-    Scenario("lost-confirm", (_trigger("wms:POST:condor-submit:acted", Act.ANSWER),), only_start=True),
+    Scenario("restart", (_trigger("schedd:submit:acted", Act.BOTH),), part=Part.START),
+    Scenario("orphan", (_trigger("schedd:submit:sent", Act.TMS),), part=Part.START),
+    Scenario("lost-confirm", (_trigger("wms:POST:condor-submit:acted", Act.ANSWER),), part=Part.START),
     Scenario("stop-at-once", (_trigger("wms:POST:condor-submit:acted", Act.FINISH),)),
     Scenario("stop-restart", (_trigger("schedd:act:acted", Act.BOTH),)),
+    Scenario("ends-by-itself", part=Part.END, ends_by_itself=True),
+    Scenario("refused", end=End.REFUSED, worker_memory="junk"),
     Scenario("withdrawn-early", (_trigger("wms:GET:taskforce:arrived", Act.ABORT),), End.WITHDRAWN),
     Scenario("withdrawn-late", (_trigger("schedd:submit:acted", Act.ABORT),), End.WITHDRAWN),
     Scenario(
@@ -137,7 +153,8 @@ def cases_of(scenario: Scenario, clean_run: Iterable[Seen]) -> list[Case]:
     return [
         Case(scenario, Trigger(seen.point, act))
         for seen in clean_run
-        if seen.point.occurrence <= _MOST_OCCURRENCES and (seen.is_start or not scenario.only_start)
+        if seen.point.occurrence <= _MOST_OCCURRENCES
+        and scenario.part in (Part.ALL, Part.START if seen.is_start else Part.END)
         for act in HARMS
         if (seen.has_helper or act is not Act.HELPER)
         and ((seen.point.step.startswith("wms:") and seen.point.step.endswith(":acted")) or act is not Act.ANSWER)

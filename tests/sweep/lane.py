@@ -14,6 +14,7 @@ import trio
 
 from ewms.contract import ENVFILE_NAME
 from ewms.testing.wms import Standin, open_standin
+from ewms.testing.wms.phases import MAX_FAILURES
 from ewms.testing.wms.schema import WorkflowRequest, structure
 from ewms.tms.condor.base import Schedd
 from ewms.tms.condor.schedd import open_schedd
@@ -34,7 +35,6 @@ _WORKER: Final = {
     "n_cores": 1,
     "priority": 50,
     "worker_disk": "1 MB",
-    "worker_memory": "1 MB",
     "condor_requirements": "",
 }
 _PILOT: Final = {"tag": "1.0", "image_source": "cvmfs", "environment": {}, "input_files": []}
@@ -60,7 +60,7 @@ class Lane:
     async def run(self, case: Case) -> Result:
         """Play a case and judge it."""
         began = trio.current_time()
-        uuid = self.order()
+        uuid = self.order(case.scenario.worker_memory)
         story = self._story(uuid, case)
         self.control.begin(story)
         with trio.move_on_after(_DEADLINE) as scope:
@@ -70,8 +70,9 @@ class Lane:
         if scope.cancelled_caught:
             story.problems.append(f"it did not come to its end within {_DEADLINE:g} s")
         evidence = await self.look(uuid)
+        stop_must_be_told = not (story.stop_was_interrupted or case.scenario.ends_by_itself)
         story.problems += judge(
-            case.scenario.end, N_WORKERS, evidence, story.calls, stop_must_be_told=not story.stop_was_interrupted
+            case.scenario.end, N_WORKERS, evidence, story.calls, stop_must_be_told=stop_must_be_told
         )
         self.control.story = None
         return Result(
@@ -85,7 +86,7 @@ class Lane:
             tuple(story.diary),
         )
 
-    def order(self) -> str:
+    def order(self, worker_memory: str) -> str:
         """A user's request, launched: its taskforce's UUID."""
         task = {
             "cluster_locations": ["here"],
@@ -95,7 +96,7 @@ class Lane:
             "task_args": "",
             "n_workers": N_WORKERS,
             "pilot_config": _PILOT,
-            "worker_config": _WORKER,
+            "worker_config": {**_WORKER, "worker_memory": worker_memory},
         }
         request: dict[str, Any] = {"public_queue_aliases": ["in", "out"], "tasks": [task], "priority": 50}
         state = self.standin.state
@@ -106,7 +107,7 @@ class Lane:
 
     async def start_bystander(self) -> None:
         """A taskforce that runs, and of which every later TMS knows."""
-        uuid = self.order()
+        uuid = self.order("1 MB")
         story = Story(uuid, (), lambda _act: None, lambda: self._is_running(uuid))
         self.control.begin(story)
         with trio.fail_after(_DEADLINE):
@@ -142,18 +143,31 @@ class Lane:
         return Story(uuid, case.plan, do_as_user, lambda: self._phase(uuid) != Phase.PENDING_STARTER)
 
     async def _play(self, case: Case, story: Story) -> None:
-        if case.scenario.end is End.COMPLETED:
-            await _until(lambda: self._is_running(story.uuid) or self._phase(story.uuid) == Phase.CONDOR_COMPLETE)
-            if self._phase(story.uuid) == Phase.CONDOR_SUBMIT:
-                story.problems += judge_running(N_WORKERS, await self.look(story.uuid))
-                story.do_as_user(Act.FINISH)
-            await _until(lambda: self._phase(story.uuid) == Phase.CONDOR_COMPLETE)
-        else:
-            await _until(lambda: self._phase(story.uuid) == Phase.PENDING_STOPPER)
+        uuid = story.uuid
+        match case.scenario.end:
+            case End.COMPLETED:
+                await _until(lambda: self._is_running(uuid) or self._phase(uuid) == Phase.CONDOR_COMPLETE)
+                if self._phase(uuid) == Phase.CONDOR_SUBMIT:
+                    story.problems += judge_running(N_WORKERS, await self.look(uuid))
+                    await self._end_cluster(case, story)
+                await _until(lambda: self._phase(uuid) == Phase.CONDOR_COMPLETE)
+            case End.WITHDRAWN:
+                await _until(lambda: self._phase(uuid) == Phase.PENDING_STOPPER)
+            case End.REFUSED:
+                await _until(lambda: self._n_failures(uuid) >= MAX_FAILURES)
         await _until(self.control.is_settled)
         if case.scenario.end is End.WITHDRAWN:
-            while await self._in_queue(story.uuid):  # noqa: ASYNC110  HTCondor tells nobody
+            while await self._in_queue(uuid):  # noqa: ASYNC110  HTCondor tells nobody
                 await trio.sleep(0.1)
+
+    async def _end_cluster(self, case: Case, story: Story) -> None:
+        if case.scenario.ends_by_itself:
+            await self.schedd.act("remove", f'EWMSTaskforceUUID == "{story.uuid}"', reason="the operator")
+        else:
+            story.do_as_user(Act.FINISH)
+
+    def _n_failures(self, uuid: str) -> int:
+        return sum(not each.was_successful for each in self.standin.state.taskforce(uuid).phase_change_log)
 
     def _phase(self, uuid: str) -> str:
         return str(self.standin.state.taskforce_document(uuid)["phase"])

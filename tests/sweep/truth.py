@@ -6,6 +6,7 @@ from typing import Final
 
 import attrs
 
+from ewms.testing.wms.phases import MAX_FAILURES
 from ewms.wms.models import Phase, Taskforce
 from tests.sweep.cases import End
 
@@ -86,9 +87,14 @@ def judge(
     problems = [] if evidence.bystander_lives else ["another taskforce's cluster was harmed"]
     if evidence.queue:
         problems.append(f"clusters are left in the queue: {sorted(evidence.queue)}")
-    if end is End.WITHDRAWN:
-        return problems + _judge_withdrawn(evidence, calls)
-    return problems + _judge_completed(n_workers, evidence) + order_problems(calls, stop_must_be_told=stop_must_be_told)
+    match end:
+        case End.WITHDRAWN:
+            return problems + _judge_withdrawn(evidence, calls)
+        case End.REFUSED:
+            return problems + _judge_refused(evidence, calls)
+        case End.COMPLETED:
+            order = order_problems(calls, stop_must_be_told=stop_must_be_told)
+            return problems + _judge_completed(n_workers, evidence) + order
 
 
 def judge_running(n_workers: int, evidence: Evidence) -> list[str]:
@@ -150,15 +156,33 @@ def _judge_withdrawn(evidence: Evidence, calls: Iterable[Call]) -> list[str]:
     ]
     if (taskforce.phase, taskforce.cluster_id) != (Phase.PENDING_STOPPER, None):
         problems.append(f"withdrawn, but the WMS has {taskforce.phase}, cluster {taskforce.cluster_id}")
-    heard = [call.name for call in calls if call.name.startswith("POST:") and call.status < 300]
+    heard = _taken(calls)
     if heard:
         problems.append(f"withdrawn, but the WMS was told {heard}")
     return problems
 
 
+def _judge_refused(evidence: Evidence, calls: Iterable[Call]) -> list[str]:
+    taskforce, problems = evidence.taskforce, []
+    if evidence.clusters:
+        problems.append(f"refused, but there are clusters: {sorted(evidence.clusters)}")
+    failures = sum(not each.was_successful for each in taskforce.phase_change_log)
+    if (taskforce.phase, failures) != (Phase.PENDING_STARTER, MAX_FAILURES):
+        problems.append(f"refused, but the WMS has {taskforce.phase} with {failures} failures")
+    heard = _taken(calls)
+    if set(heard) != {"condor-submit/failed"}:
+        problems.append(f"refused, but the WMS was told {heard}")
+    return problems
+
+
+def _taken(calls: Iterable[Call]) -> list[str]:
+    """What the WMS was told and took."""
+    return [call.name.removeprefix("POST:") for call in calls if call.name.startswith("POST:") and call.status < 300]
+
+
 def order_problems(calls: Iterable[Call], *, stop_must_be_told: bool = True) -> list[str]:
     """Whether the WMS heard confirm → statuses → condor-rm → last statuses → condor-complete, and no failure."""
-    taken = [call.name.removeprefix("POST:") for call in calls if call.name.startswith("POST:") and call.status < 300]
+    taken = _taken(calls)
     problems = [f"the WMS was told of a failure: {name}" for name in taken if name.endswith("/failed")]
     if taken.count("condor-submit") != 1 or taken[0] != "condor-submit":
         problems.append(f"the confirmation is not once and first: {taken}")

@@ -164,6 +164,30 @@ def test_a_withdrawn_order_leaves_nothing(evidence: Evidence, calls: list[Call],
     assert (problems == []) if problem is None else any(problem in each for each in problems)
 
 
+REFUSED = taskforce(
+    phase="pending-starter",
+    cluster_id=None,
+    phase_change_log=[entry("pending-starter"), *[entry("condor-submit", was_successful=False)] * 3],
+)
+NOTHING = but(GOOD, taskforce=REFUSED, logged={}, history=frozenset())
+
+
+@pytest.mark.parametrize(
+    ("evidence", "calls", "problem"),
+    [
+        (NOTHING, [Call("POST:condor-submit/failed", 200)] * 3, None),
+        (NOTHING, CALLS[1:2], "was told ['condor-submit']"),
+        (but(NOTHING, history=frozenset({7})), [], "there are clusters: [7]"),
+        (but(NOTHING, taskforce=taskforce(phase="pending-starter")), [], "pending-starter with 0 failures"),
+    ],
+)
+def test_a_refused_order_makes_three_failures_and_nothing_else(
+    evidence: Evidence, calls: list[Call], problem: str | None
+) -> None:
+    problems = judge(End.REFUSED, 2, evidence, calls)
+    assert (problems == []) if problem is None else any(problem in each for each in problems)
+
+
 def test_a_log_is_read_for_one_taskforce() -> None:
     note = f"    EWMSTaskforceUUID={UUID}"
     text = "\n".join(
