@@ -76,5 +76,5 @@ class Intake:
             try:
                 await items.send((source, delivery))
             except trio.Cancelled:
-                await give(source.hand_back, delivery)
+                await give(source.hand_back, delivery)  # noqa: ASYNC102  it is shielded inside
                 raise

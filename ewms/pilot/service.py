@@ -214,7 +214,7 @@ class Pilot:
                     if in_flight.child_tasks:
                         report.status(PilotStatus.PENDING_REMAINING_TASKS)
         finally:
-            await work.hand_back_held()
+            await work.hand_back_held()  # noqa: ASYNC102  it is shielded inside
 
     def _has_time(self) -> Callable[[], bool]:
         """Whether one more typical task fits into what is left of this worker's time."""

@@ -58,7 +58,7 @@ class Work:
             if verdict is None:
                 self._held.append((source, delivery))
             else:
-                await self._give(verdict, source, delivery)
+                await self._give(verdict, source, delivery)  # noqa: ASYNC102  it is shielded inside
 
     async def hand_back_held(self) -> None:
         """Hand back the events that failed here and came back."""

@@ -82,7 +82,7 @@ def _supervisor(control: socket.socket, fd: int) -> None:
         status = 0
     except (BrokenPipeError, ConnectionResetError):
         status = 0  # the pilot went away in the middle; the tree is swept by then
-    except BaseException:  # noqa: BLE001  a fork must never return into the launcher's loop
+    except BaseException:  # noqa: ASYNC103, BLE001  a fork must never return into the launcher's loop
         traceback.print_exc()
     finally:
         os._exit(status)
@@ -141,7 +141,7 @@ def _start(request: Message) -> int:
     if pid == 0:
         try:
             _become(argv, request["env"], request["cwd"], streams)
-        except BaseException as error:  # noqa: BLE001  told to the parent below
+        except BaseException as error:  # noqa: ASYNC103, BLE001  told to the parent below
             os.write(report, f"{argv[0]}: {getattr(error, 'strerror', None) or error}".encode(errors="replace"))
         finally:
             os._exit(127)
