@@ -61,11 +61,12 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def integration(session: nox.Session) -> None:
-    """The tests against the real thing: HTCondor pool, RabbitMQ, Apptainer, Docker; and whole runs on the embedded one."""
+    """The tests against the real thing: HTCondor pool, RabbitMQ, Apptainer, Docker; whole runs on the embedded one."""
     install(session, "demo", also=("tests",))
     wheel = build_wheel(session)
     session.run("pytest", "tests/integration", *session.posargs, env={"EWMS_TEST_WHEEL": wheel})
-    session.run("pytest", "tests/contract", "-m", "pool or broker or docker", *session.posargs, env={"EWMS_TEST_WHEEL": wheel})
+    real = "pool or broker or docker"
+    session.run("pytest", "tests/contract", "-m", real, *session.posargs, env={"EWMS_TEST_WHEEL": wheel})
 
 
 @nox.session

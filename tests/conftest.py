@@ -16,7 +16,8 @@ import structlog
 from ewms.testing.held import held
 
 if TYPE_CHECKING:
-    from ewms.testing.broker import RabbitServer
+    from ewms.testing.broker import NatsServer, RabbitServer
+    from ewms.testing.docker import DockerHost
     from ewms.testing.pool import Pool
 
 
@@ -73,3 +74,34 @@ def rabbit(session_dir: Path) -> "Iterator[RabbitServer]":
             yield opened
     except PoolUnavailable as error:
         pytest.skip(f"no RabbitMQ here: {error}")
+
+
+@pytest.fixture(scope="session")
+def docker_host(session_dir: Path) -> "Iterator[DockerHost]":
+    """A real Docker daemon with a task image and a registry, shared by the session."""
+    from ewms.testing.docker import open_docker
+    from ewms.testing.pool import PoolUnavailable
+
+    wheel = os.environ.get("EWMS_TEST_WHEEL")
+    work_dir = session_dir / "docker-host"
+    work_dir.mkdir()
+    try:
+        with held(partial(open_docker, work_dir, progress=say, wheel=Path(wheel) if wheel else None)) as opened:
+            yield opened
+    except PoolUnavailable as error:
+        pytest.skip(f"no Docker daemon here: {error}")
+
+
+@pytest.fixture(scope="session")
+def nats(session_dir: Path) -> "Iterator[NatsServer]":
+    """A real NATS server with JetStream, shared by the session."""
+    from ewms.testing.broker import open_nats
+    from ewms.testing.pool import PoolUnavailable
+
+    work_dir = session_dir / "nats"
+    work_dir.mkdir()
+    try:
+        with held(partial(open_nats, work_dir, progress=say)) as opened:
+            yield opened
+    except PoolUnavailable as error:
+        pytest.skip(f"no NATS here: {error}")

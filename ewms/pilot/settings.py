@@ -5,6 +5,7 @@ a line for each problem. The names are public: task authors, the TMS and operato
 """
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -22,6 +23,7 @@ ChirpDestination = Literal["job_event_log", "job_attr"]
 
 LIST_SEPARATOR: Final = ";"
 _P: Final = "EWMS_PILOT_"
+_SIZE: Final = re.compile(r"(\d+(\.\d+)?\s?([kmgtp]i?)?b?)?", re.IGNORECASE)
 
 
 @attrs.frozen(kw_only=True)
@@ -186,6 +188,8 @@ class PilotSettings:
     home: str = variable("HOME", "the container runtime's own home", default="")
     apptainer_cachedir: str = variable("APPTAINER_CACHEDIR", "Apptainer's own cache", default="")
     apptainer_tmpdir: str = variable("APPTAINER_TMPDIR", "Apptainer's own temporary files", default="")
+    docker_host: str = variable("DOCKER_HOST", "where the Docker daemon listens", default="")
+    docker_config: str = variable("DOCKER_CONFIG", "Docker's own settings: credentials of registries", default="")
 
     @staticmethod
     def problems_between(values: Mapping[str, Any]) -> Iterator[str]:
@@ -202,6 +206,8 @@ class PilotSettings:
             if set(values.get(name, "")) & set("/\0"):
                 yield f"{_P}{name.upper()}: {values[name]!r} is not allowed: use a file extension such as .json"
         yield from _directory_problems(values)
+        if not _SIZE.fullmatch(values.get("docker_shm_size", "")):
+            yield f"_EWMS_PILOT_DOCKER_SHM_SIZE: {values['docker_shm_size']!r} is not allowed: use a size such as 2g"
         if values.get("quarantine_time") and values.get("stop_listening_on_task_error") is False:
             yield (
                 f"{_P}QUARANTINE_TIME: {values['quarantine_time']:g} is not allowed: it works only together with "

@@ -9,6 +9,7 @@ import container_checks
 import pytest
 
 if TYPE_CHECKING:
+    from ewms.testing.docker import DockerHost
     from ewms.testing.pool import Pool
 
 NAMES = [check.__name__ for check in container_checks.CHECKS]
@@ -28,3 +29,14 @@ def test_apptainer(check: str, pool: "Pool") -> None:
     directory = pool.job_dir / f"check-{check}"
     argv = [pool.python, str(program), "apptainer", pool.task_image, str(directory), check]
     container_checks.run(pool.command(argv))
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize("check", NAMES)
+def test_docker(check: str, docker_host: "DockerHost") -> None:
+    """As an ordinary user, through a real daemon."""
+    program = docker_host.job_dir / "container_checks.py"
+    shutil.copy(container_checks.__file__, program)
+    directory = docker_host.job_dir / f"check-{check}"
+    argv = [docker_host.python, str(program), "docker", docker_host.task_image, str(directory), check]
+    container_checks.run(docker_host.command(argv))

@@ -2,30 +2,42 @@
 
 import shutil
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final
 
 from ewms.pilot.containers.apptainer import ApptainerPlatform
 from ewms.pilot.containers.base import ContainerError, Platform
+from ewms.pilot.containers.docker import open_docker
 from ewms.pilot.containers.process import ProcessPlatform
 from ewms.pilot.containers.processes import Launcher, open_launcher
 from ewms.pilot.settings import PilotSettings
 
-
-def _apptainer(launcher: Launcher, settings: PilotSettings) -> Platform:
-    return ApptainerPlatform.from_settings(launcher, settings)
+OpenPlatform = Callable[[Launcher, PilotSettings], AbstractAsyncContextManager[Platform]]
 
 
-def _process(launcher: Launcher, settings: PilotSettings) -> Platform:
-    return ProcessPlatform(launcher, path=settings.path)
+@asynccontextmanager
+async def _apptainer(launcher: Launcher, settings: PilotSettings) -> AsyncIterator[Platform]:
+    yield ApptainerPlatform.from_settings(launcher, settings)
 
 
-PLATFORMS: Final[Mapping[str, Callable[[Launcher, PilotSettings], Platform]]] = {
+@asynccontextmanager
+async def _docker(launcher: Launcher, settings: PilotSettings) -> AsyncIterator[Platform]:
+    async with open_docker(launcher, settings) as platform:
+        yield platform
+
+
+@asynccontextmanager
+async def _process(launcher: Launcher, settings: PilotSettings) -> AsyncIterator[Platform]:
+    yield ProcessPlatform(launcher, path=settings.path)
+
+
+PLATFORMS: Final[Mapping[str, OpenPlatform]] = {
     "apptainer": _apptainer,
+    "docker": _docker,
     "process": _process,
 }
 """The platforms that can be chosen by name."""
-AUTOMATIC: Final = ("apptainer",)
+AUTOMATIC: Final = ("apptainer", "docker")
 """What `auto` tries, best first; never one without isolation."""
 
 
@@ -37,8 +49,8 @@ async def open_platform(settings: PilotSettings) -> AsyncIterator[Platform]:
         ContainerError: it cannot be used here; the text says what to do.
     """
     name = _chosen(settings.container_platform, settings.path)
-    async with open_launcher() as launcher:
-        yield PLATFORMS[name](launcher, settings)
+    async with open_launcher() as launcher, PLATFORMS[name](launcher, settings) as platform:
+        yield platform
 
 
 def _chosen(wanted: str, path: str) -> str:

@@ -25,7 +25,7 @@ import structlog
 import trio
 
 from ewms.pilot.containers.base import Container, ContainerError, ContainerSpec, ImageUnusable, Mount
-from ewms.pilot.containers.mounts import checked
+from ewms.pilot.containers.mounts import checked, mount_option
 from ewms.pilot.containers.process import RunningProcess
 from ewms.pilot.containers.processes import Command, Launcher
 from ewms.pilot.settings import PilotSettings
@@ -154,14 +154,6 @@ def run_arguments(spec: ContainerSpec) -> list[str]:
     for mount in spec.mounts:
         words += ["--mount", mount_option(mount)]
     return [*words, spec.image, *spec.args]
-
-
-def mount_option(mount: Mount) -> str:
-    """One `--mount` value; it is CSV, so a path with a comma or a quote is quoted."""
-    fields = ["type=bind", f"source={mount.source}", f"target={mount.target}"]
-    if mount.read_only:
-        fields.append("readonly")
-    return ",".join(f'"{each.replace(chr(34), chr(34) * 2)}"' if set(each) & set(',"\n') else each for each in fields)
 
 
 def source_of(image: str) -> str:

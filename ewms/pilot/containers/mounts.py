@@ -61,6 +61,14 @@ def problems(mounts: Iterable[Mount]) -> Iterable[str]:
         seen[target] = mount
 
 
+def mount_option(mount: Mount) -> str:
+    """One `--mount` value of Apptainer or Docker; it is CSV, so a path with a comma or a quote is quoted."""
+    fields = ["type=bind", f"source={mount.source}", f"target={mount.target}"]
+    if mount.read_only:
+        fields.append("readonly")
+    return ",".join(f'"{each.replace(chr(34), chr(34) * 2)}"' if set(each) & set(',"\n') else each for each in fields)
+
+
 def _refusal(mount: Mount, target: PurePosixPath) -> str | None:
     if not target.is_absolute() or ".." in target.parts or target == PurePosixPath("/"):
         return "its target must be an absolute path without `..`, and not the root"
