@@ -32,7 +32,10 @@ def _parse() -> argparse.Namespace:
 
 def _run() -> None:
     arguments = _parse()
-    logs.configure("DEBUG")
+    logs.configure("DEBUG" if arguments.tied else "INFO")
+    arguments.dir.mkdir(parents=True, exist_ok=True)
+    if not arguments.tied:
+        print(f"an embedded schedd with {arguments.slots} slots in {arguments.dir}; Ctrl-C ends it and its workers")  # noqa: T201
     options = Options(
         directory=arguments.dir,
         slots=arguments.slots,
