@@ -15,6 +15,7 @@ from ewms.testing.pool.condor import apptainer_version, condor_version, start_co
 from ewms.testing.pool.data import containers_dir
 from ewms.testing.pool.images import image, pilot_image
 from ewms.testing.pool.namespace import Namespace, open_namespace
+from ewms.testing.pool.nats import NatsServer, start_nats
 from ewms.testing.pool.rabbitmq import RabbitServer, start_rabbitmq
 from ewms.testing.pool.rootfs import root_filesystem
 from ewms.testing.pool.sites import RootPython, debian_version, site
@@ -123,6 +124,21 @@ async def open_rabbitmq(
         kit = _Kit(await _prepared(work_dir), cache_dir or _default_cache_dir(), progress, stack)
         inside = await kit.enter(await kit.root("pool-root"))
         yield await start_rabbitmq(inside, kit.logs, progress, extra_config)
+
+
+@asynccontextmanager
+async def open_nats(
+    work_dir: Path, *, progress: Progress, cache_dir: Path | None = None, extra_config: str = ""
+) -> AsyncIterator[NatsServer]:
+    """A NATS server with JetStream; `extra_config` is more lines for its configuration file.
+
+    Raises:
+        PoolUnavailable: with the one condition that failed.
+    """
+    async with AsyncExitStack() as stack:
+        kit = _Kit(await _prepared(work_dir), cache_dir or _default_cache_dir(), progress, stack)
+        inside = await kit.enter(await kit.root("pool-root"))
+        yield await start_nats(inside, kit.logs, progress, extra_config)
 
 
 @attrs.frozen
