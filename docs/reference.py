@@ -1,5 +1,6 @@
 """Write the reference pages from the code: what it says cannot grow stale."""
 
+import sys
 import types
 import typing
 from pathlib import Path
@@ -10,7 +11,7 @@ import attrs
 from ewms.pilot.settings import PilotSettings
 from ewms.secret import Secret
 from ewms.settings import AtLeast, variables
-from ewms.tms.settings import TMSSettings
+from ewms.tms.settings import Settings as TMSSettings
 
 PAGES = {
     "tms-settings": ("The TMS's settings", TMSSettings),
@@ -63,8 +64,9 @@ def default_text(default: Any) -> str:
         return "**required**"
     if isinstance(default, attrs.Factory):  # type: ignore[arg-type]
         default = default.factory()
-    if default is None or default in ((), {}, ""):
+    if default in (None, (), {}, "", Secret("")):
         return "none"
     if isinstance(default, tuple):
-        return f"`{'; '.join(map(str, default))}`"
+        # A command's interpreter is this machine's; on another one it is another.
+        return f"`{'; '.join(map(str, default)).replace(sys.executable, 'python')}`"
     return "`" + str(default).replace("|", "\\|") + "`"
