@@ -1,4 +1,4 @@
-"""`nox -s sweep`: kill the TMS, its schedd helpers, and both, at every step; lose every answer of the WMS; look.
+"""`nox -s sweep`: end the TMS, its schedd helpers, and both, at every step; lose every answer of the WMS; look.
 
 Examples:
     nox -s sweep                                  the whole
@@ -30,7 +30,7 @@ from tests.sweep.table import Result, table
 
 OpenGround = Callable[[Path, int, Say], AbstractAsyncContextManager[Ground]]
 
-_EMBEDDED_CASES: Final = 260
+_EMBEDDED_CASES: Final = 320
 _POOL_CASES: Final = 30
 _PROGRESS_S: Final = 10.0
 _MISSED_AT_MOST: Final = 0.1

@@ -17,6 +17,8 @@ class Act(enum.Enum):
     HELPER = "helper"
     """kill -9 of the schedd helpers alone; the TMS goes on."""
     BOTH = "both"
+    TERM = "term"
+    """SIGTERM to the TMS: it ends in order, in the middle of what it does."""
     ANSWER = "answer"
     """The WMS has acted, and its answer is lost."""
     ABORT = "abort"
@@ -27,11 +29,12 @@ class Act(enum.Enum):
     @property
     def ends_tms(self) -> bool:
         """Whether a new TMS has to be started."""
-        return self in (Act.TMS, Act.BOTH)
+        return self in (Act.TMS, Act.BOTH, Act.TERM)
 
 
 KILLS: Final = (Act.TMS, Act.HELPER, Act.BOTH)
-HARMS: Final = (*KILLS, Act.ANSWER)
+"""kill -9."""
+HARMS: Final = (*KILLS, Act.TERM, Act.ANSWER)
 
 
 @attrs.frozen

@@ -6,7 +6,7 @@ import signal
 import socket
 import struct
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -15,7 +15,7 @@ import attrs
 import trio
 
 from ewms.testing.wms import Request
-from tests.sweep.cases import Act, Seen, Trigger
+from tests.sweep.cases import KILLS, Act, Seen, Trigger
 from tests.sweep.steps import Point, is_poll, local_step, wms_call
 from tests.sweep.truth import Call
 
@@ -24,6 +24,11 @@ _LONGEST_HOLD: Final = 15.0
 _QUIET: Final = 0.7
 """s without a step after which nothing more is expected."""
 _POLLS: Final = frozenset({"wms:GET:pending-starter", "wms:GET:pending-stopper", "wms:POST:query"})
+_ENDS: Final[Mapping[Act, set[int]]] = {
+    Act.TMS: {-signal.SIGKILL},
+    Act.BOTH: {-signal.SIGKILL},
+    Act.TERM: {0, -signal.SIGTERM},  # the latter before it handles signals
+}
 _BEFORE_LOCK: Final = frozenset({"tms:started", "disk:mkdir:.tms", "disk:open:.tms/lock", "disk:flock:.tms/lock"})
 
 
@@ -41,10 +46,10 @@ class Process:
         """Whether it has not ended."""
         return not select.select([self.pidfd], [], [], 0)[0]
 
-    def kill(self) -> None:
-        """SIGKILL, if it still lives."""
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal, if it still lives."""
         if self.is_alive():
-            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+            signal.pidfd_send_signal(self.pidfd, number)
 
 
 @attrs.define
@@ -62,6 +67,9 @@ class Story:
     calls: list[Call] = attrs.field(factory=list)
     problems: list[str] = attrs.field(factory=list)
     kills: int = 0
+    """How often processes were killed with SIGKILL."""
+    ends: set[int] = attrs.field(factory=set)
+    """Exit statuses with which a TMS may end by now."""
     is_removing: bool = False
     """The removal of its cluster was sent to the schedd."""
     stop_was_interrupted: bool = False
@@ -221,8 +229,8 @@ class Control:
 
     async def _do(self, story: Story, act: Act, *, of_helper: bool) -> bool:
         match act:
-            case Act.TMS | Act.HELPER | Act.BOTH:
-                self._kill(story, act)
+            case Act.TMS | Act.HELPER | Act.BOTH | Act.TERM:
+                self._end(story, act)
                 if act is Act.TMS and of_helper:
                     await self._hold()
             case Act.ANSWER:
@@ -231,12 +239,13 @@ class Control:
                 story.do_as_user(act)
         return True
 
-    def _kill(self, story: Story, act: Act) -> None:
+    def _end(self, story: Story, act: Act) -> None:
         living = [each for each in self._processes if each.is_alive()]
-        victims = [each for each in living if act is Act.BOTH or each.is_tms == (act is Act.TMS)]
+        victims = [each for each in living if act is Act.BOTH or each.is_tms == (act is not Act.HELPER)]
         for victim in victims:
-            victim.kill()
-        story.kills += 1
+            victim.send(signal.SIGTERM if act is Act.TERM else signal.SIGKILL)
+        story.kills += act in KILLS
+        story.ends |= _ENDS.get(act, set())
         story.stop_was_interrupted = story.stop_was_interrupted or (story.is_removing and act.ends_tms)
         if not victims:
             self._complain(f"there was nothing to kill ({act.value})")

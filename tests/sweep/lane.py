@@ -236,13 +236,13 @@ class _Keeper:
     _ending: trio.CancelScope = attrs.field(factory=trio.CancelScope)
 
     async def keep(self, *, task_status: trio.TaskStatus[None]) -> None:
-        """Start it again after each kill of ours; any other end is a problem."""
+        """Start it again whenever it was ended by us; any other end is a problem."""
         with self._ending:
             self._process = await self.start()
             task_status.started()
             while True:
                 status = await self._process.wait()
-                if status != -signal.SIGKILL or not self.story.kills:
+                if status not in self.story.ends:
                     self.story.problems.append(f"the TMS ended by itself, with status {status}")
                     await trio.sleep(0.5)
                 self._process = await self.start()

@@ -54,12 +54,11 @@ def totals(results: Sequence[Result]) -> str:
     """One line."""
     wrong = [result for result in results if result.problems]
     kills = sum(result.kills for result in results)
-    lost = sum(
-        result.is_reached and bool(result.case.harm and result.case.harm.act is Act.ANSWER) for result in results
-    )
+    done = Counter(result.case.harm.act for result in results if result.case.harm and result.is_reached)
     missed = sum(not result.is_reached for result in results)
     return (
-        f"{len(results)} cases: {kills} kills, {lost} lost answers, {missed} steps not reached; "
+        f"{len(results)} cases: {kills} kills, {done[Act.TERM]} shutdowns, {done[Act.ANSWER]} lost answers, "
+        f"{missed} steps not reached; "
         f"{sum(result.n_clusters for result in results)} clusters; {len(wrong)} wrong"
     )
 
