@@ -164,7 +164,7 @@ async def test_after_a_broken_connection_all_goes_on(server: Server, fault: str)
 
 
 async def test_a_stalled_connection_is_noticed_and_replaced(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ewms.pilot.brokers.rabbitlink.HEARTBEAT", 1)
+    monkeypatch.setattr("ewms.pilot.brokers.rabbitmq.HEARTBEAT", 1)
     async with proxied(server) as (proxy, broker):
         await put(broker, server.queue, b"a")
         async with broker.source(server.queue, prefetch=1) as source:

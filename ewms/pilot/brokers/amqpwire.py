@@ -20,6 +20,7 @@ from yarl import URL
 from ewms.pilot.brokers._asyncio import Border
 from ewms.pilot.brokers.amqpaddress import AmqpAddress
 from ewms.pilot.brokers.base import BrokerRefused
+from ewms.pilot.brokers.link import WireLost
 from ewms.secret import redact
 
 _T = TypeVar("_T")
@@ -35,14 +36,9 @@ for _logger in ("aiormq.connection", "aiormq.channel"):
 
 _CONNECT_TIMEOUT: Final = 30.0
 _CALL_TIMEOUT: Final = 30.0
-_CLOSE_TIMEOUT: Final = 3.0
 _REFUSED_CODES: Final = frozenset({403, 530})
 # A broker that is starting refuses a virtual host with the same code as one that does not exist.
 _NOT_UP_YET: Final = "is down"
-
-
-class WireLost(Exception):
-    """The connection or channel is gone, or does not answer; on a new one the call may be repeated."""
 
 
 class ChannelRefused(Exception):
@@ -73,7 +69,7 @@ class Incoming:
     delivery_tag: int
 
 
-class Wire:
+class AmqpWire:
     """One open connection."""
 
     def __init__(self, border: Border, connection: aiormq.Connection, transport: "_RememberedTransport") -> None:
@@ -96,12 +92,18 @@ class Wire:
         )
         return WireChannel(self._border, self, channel)
 
+    async def lost(self) -> None:
+        """Return when the connection is gone; aiormq sends heartbeats, and misses those of a silent broker."""
+        await self.closed.wait()
+
     async def close(self) -> None:
         """Say good-bye if the other side still listens, and hang up."""
-        if not self.closed.is_set():
-            with trio.move_on_after(_CLOSE_TIMEOUT, shield=True), suppress(WireLost, ChannelRefused):
-                await _call(self._border, self._connection.close)
-        self.abort()
+        try:
+            if not self.closed.is_set():
+                with suppress(WireLost, ChannelRefused):
+                    await _call(self._border, self._connection.close)
+        finally:
+            self.abort()
 
     def abort(self) -> None:
         """Hang up at once; unacknowledged messages go back to their queues."""
@@ -112,7 +114,7 @@ class Wire:
 class WireChannel:
     """One open channel."""
 
-    def __init__(self, border: Border, wire: Wire, channel: aiormq.abc.AbstractChannel) -> None:
+    def __init__(self, border: Border, wire: AmqpWire, channel: aiormq.abc.AbstractChannel) -> None:
         self._border = border
         self._wire = wire
         self._channel = channel
@@ -189,14 +191,17 @@ class WireChannel:
     async def close(self) -> None:
         """Close the channel; unacknowledged messages go back to their queue.
 
-        A broker that does not answer is hung up on, so that whoever leaves waits for it only once.
+        Cancelled, it hangs up on a broker that does not answer, so that whoever leaves waits for it only once.
         """
-        if not self.closed.is_set() and not self._wire.closed.is_set():
-            with trio.move_on_after(_CLOSE_TIMEOUT, shield=True) as scope, suppress(WireLost, ChannelRefused):
-                await _call(self._border, self._channel.close)
-            if scope.cancelled_caught:
-                self.abort()
-        self.closed.set()
+        try:
+            if not self.closed.is_set() and not self._wire.closed.is_set():
+                with suppress(WireLost, ChannelRefused):
+                    await _call(self._border, self._channel.close)
+        except trio.Cancelled:
+            self.abort()
+            raise
+        finally:
+            self.closed.set()
 
     def abort(self) -> None:
         """Hang up on a broker that does not answer: the whole connection goes."""
@@ -208,7 +213,7 @@ class WireChannel:
         return await _call(self._border, function, within=within)
 
 
-async def open_wire(border: Border, address: AmqpAddress, *, heartbeat: int, name: str) -> Wire:
+async def open_wire(border: Border, address: AmqpAddress, *, heartbeat: int, name: str) -> AmqpWire:
     """Connect and log in; `name` is what the broker shows of us.
 
     Raises:
@@ -224,14 +229,15 @@ async def open_wire(border: Border, address: AmqpAddress, *, heartbeat: int, nam
 
     try:
         opened = await _call(border, connect, within=_CONNECT_TIMEOUT)
-    except BaseException as error:
+    except ChannelRefused as error:
         transport.abort()
-        if isinstance(error, ChannelRefused) and error.code in _REFUSED_CODES and _NOT_UP_YET not in str(error):
+        if error.code in _REFUSED_CODES and _NOT_UP_YET not in str(error):
             raise BrokerRefused(f"the broker at {address} refused us: {error}") from error
-        if isinstance(error, ChannelRefused):
-            raise WireLost(str(error)) from error
+        raise WireLost(str(error)) from error
+    except BaseException:
+        transport.abort()
         raise
-    return Wire(border, opened, transport)
+    return AmqpWire(border, opened, transport)
 
 
 class _LoggedInConnection(aiormq.Connection):
@@ -324,7 +330,7 @@ async def _call(border: Border, function: Callable[[], Awaitable[_T]], *, within
         try:
             return await border.call(function)
         except (Exception, asyncio.CancelledError) as error:
-            raise _ours(error) from error
+            raise _ours(error) from error  # noqa: ASYNC104  asyncio's, which aiormq raises; Trio's is not caught
     raise WireLost(f"no answer within {within:g} s")
 
 

@@ -7,15 +7,21 @@ told at once. Messages that were pushed but not given out when a channel died ar
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
+from typing import Final
 
 import trio
 
-from ewms.pilot.brokers._asyncio import open_border
 from ewms.pilot.brokers.amqpaddress import parse_address
-from ewms.pilot.brokers.rabbitlink import Link
+from ewms.pilot.brokers.amqpwire import open_wire
+from ewms.pilot.brokers.link import CLOSE_TIMEOUT, client_name, open_link
+from ewms.pilot.brokers.rabbitlink import RabbitLink
 from ewms.pilot.brokers.rabbitsink import RabbitSink
-from ewms.pilot.brokers.rabbitsource import RabbitSource
+from ewms.pilot.brokers.rabbitsource import HAND_BACK_TIMEOUT, RabbitSource
 from ewms.secret import Secret
+
+HEARTBEAT: Final = 15
+"""One is sent every half of it; a silent connection is given up after three of it (s)."""
 
 
 @asynccontextmanager
@@ -27,59 +33,30 @@ async def connect(address: str, auth_token: Secret, *, give_up_after: float) -> 
         BrokerLost: out of reach for `give_up_after` s.
     """
     where = parse_address(address, auth_token)
-    raised: BaseException | None = None
-    try:
-        async with open_border() as border, _kept(Link(border, where, give_up_after)) as broker:
-            try:
-                yield broker
-            except BaseException as error:
-                raised = error
-                raise
-    except BaseExceptionGroup as group:
-        # The nurseries in between, whose own tasks raise nothing, wrap what the body raises.
-        if raised is None:
-            raised = _only(group)
-    if raised is not None:
-        raise raised
-
-
-@asynccontextmanager
-async def _kept(link: Link) -> AsyncIterator["RabbitMQ"]:
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(link.keep)
-        try:
-            await link.wire()
-            yield RabbitMQ(link, nursery)
-        finally:
-            nursery.cancel_scope.cancel()
-            await link.close()
-
-
-def _only(group: BaseException) -> BaseException:
-    while isinstance(group, BaseExceptionGroup) and len(group.exceptions) == 1:
-        group = group.exceptions[0]
-    return group
+    connect_once = partial(open_wire, address=where, heartbeat=HEARTBEAT, name=client_name())
+    async with open_link(str(where), connect_once, give_up_after) as link:
+        yield RabbitMQ(link)
 
 
 class RabbitMQ:
     """See `ewms.pilot.brokers.base.Broker`."""
 
-    def __init__(self, link: Link, nursery: trio.Nursery) -> None:
+    def __init__(self, link: RabbitLink) -> None:
         self._link = link
-        self._nursery = nursery
 
     @asynccontextmanager
     async def source(self, queue: str, *, prefetch: int) -> AsyncIterator[RabbitSource]:
         """Consume `queue`; leaving hands back what was not given out."""
         source = RabbitSource(self._link, queue, prefetch)
         scope = trio.CancelScope()
-        self._nursery.start_soon(source.keep, scope)
+        self._link.nursery.start_soon(source.keep, scope)
         try:
             await source.opened()
             yield source
         finally:
             scope.cancel()
-            await source.close()
+            with trio.move_on_after(HAND_BACK_TIMEOUT, shield=True):
+                await source.close()
 
     @asynccontextmanager
     async def sink(self, queue: str) -> AsyncIterator[RabbitSink]:
@@ -89,4 +66,5 @@ class RabbitMQ:
             await sink.open()
             yield sink
         finally:
-            await sink.close()
+            with trio.move_on_after(CLOSE_TIMEOUT, shield=True):
+                await sink.close()

@@ -5,9 +5,10 @@ from typing import Final
 import structlog
 import trio
 
-from ewms.pilot.brokers.amqpwire import ChannelRefused, Nacked, Returned, WireChannel, WireLost
+from ewms.pilot.brokers.amqpwire import ChannelRefused, Nacked, Returned, WireChannel
 from ewms.pilot.brokers.base import BrokerLost, PublishRefused
-from ewms.pilot.brokers.rabbitlink import FIRST_WAIT, LONGEST_WAIT, PRECONDITION_FAILED, Link, open_queue_channel
+from ewms.pilot.brokers.link import CLOSE_TIMEOUT, FIRST_WAIT, LONGEST_WAIT, WireLost
+from ewms.pilot.brokers.rabbitlink import PRECONDITION_FAILED, RabbitLink, open_queue_channel
 from ewms.supervision import backoff
 
 log = structlog.stdlib.get_logger(__name__)
@@ -20,7 +21,7 @@ _NACKS: Final = 5
 class RabbitSink:
     """See `ewms.pilot.brokers.base.Sink`."""
 
-    def __init__(self, link: Link, queue: str) -> None:
+    def __init__(self, link: RabbitLink, queue: str) -> None:
         self._link = link
         self._queue = queue
         self._channel: WireChannel | None = None
@@ -71,7 +72,8 @@ class RabbitSink:
             try:
                 await channel.publish(self._queue, body, message_id=message_id, within=_CONFIRM_TIMEOUT)
             finally:
-                await channel.close()
+                with trio.move_on_after(CLOSE_TIMEOUT, shield=True):
+                    await channel.close()
             return
         self._in_flight.add(message_id)
         try:
@@ -86,7 +88,8 @@ class RabbitSink:
         except (ChannelRefused, WireLost):
             if self._channel is channel:
                 self._channel = None
-            await channel.close()
+            with trio.move_on_after(CLOSE_TIMEOUT, shield=True):
+                await channel.close()
             raise
 
     async def _shared_channel(self) -> WireChannel:

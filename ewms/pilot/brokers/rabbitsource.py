@@ -7,14 +7,16 @@ from typing import Final, NamedTuple
 import structlog
 import trio
 
-from ewms.pilot.brokers.amqpwire import ChannelRefused, Incoming, WireChannel, WireLost
+from ewms.pilot.brokers.amqpwire import ChannelRefused, Incoming, WireChannel
 from ewms.pilot.brokers.base import BrokerError, BrokerRefused, Delivery
-from ewms.pilot.brokers.rabbitlink import FIRST_WAIT, LONGEST_WAIT, Link, open_queue_channel, raise_again
+from ewms.pilot.brokers.link import FIRST_WAIT, LONGEST_WAIT, WireLost, raise_again
+from ewms.pilot.brokers.rabbitlink import RabbitLink, open_queue_channel
 from ewms.supervision import backoff
 
 log = structlog.stdlib.get_logger(__name__)
 
-_HAND_BACK_TIMEOUT: Final = 3.0
+HAND_BACK_TIMEOUT: Final = 3.0
+"""For closing a source (s); a broker that takes longer takes its messages back by itself."""
 _DELIVERY_COUNT: Final = "x-delivery-count"
 
 
@@ -28,7 +30,7 @@ class Tag(NamedTuple):
 class RabbitSource:
     """See `ewms.pilot.brokers.base.Source`."""
 
-    def __init__(self, link: Link, queue: str, prefetch: int) -> None:
+    def __init__(self, link: RabbitLink, queue: str, prefetch: int) -> None:
         self._link = link
         self._queue = queue
         self._prefetch = prefetch
@@ -160,16 +162,20 @@ class RabbitSource:
             log.debug("the broker takes the rest back by itself", queue=self._queue, reason=str(error))
 
     async def close(self) -> None:
-        """Stop consuming and hand back what was pushed but not given out; closing the channel frees all the rest."""
+        """Stop consuming and hand back what was pushed but not given out; closing the channel frees all the rest.
+
+        Cancelled, it hangs up on the broker, which frees everything.
+        """
         channel = self._channel
         if channel is None:
             return
-        with trio.move_on_after(_HAND_BACK_TIMEOUT, shield=True) as scope:
-            await self.stop()
-        if scope.cancelled_caught:
-            channel.abort()
-        await channel.close()
         self._without_verdict.clear()
+        try:
+            await self.stop()
+            await channel.close()
+        except trio.Cancelled:
+            channel.abort()
+            raise
 
     async def _hand_back_the_rest(self, channel: WireChannel) -> None:
         while True:
