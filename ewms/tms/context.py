@@ -10,6 +10,7 @@ from ewms.tms.lookup import exactly
 from ewms.tms.metrics import Metrics
 from ewms.tms.outbox import Outbox
 from ewms.tms.settings import Settings
+from ewms.tms.sites import SiteTally
 from ewms.wms.client import WMS
 from ewms.wms.errors import WMSNotFound
 from ewms.wms.models import Taskforce
@@ -29,6 +30,7 @@ class Context:
     board: Board
     metrics: Metrics = attrs.field(factory=Metrics)
     pulse: Pulse = attrs.field(factory=Pulse)
+    sites: SiteTally = attrs.field(factory=SiteTally)
 
     async def recheck(self, uuid: str) -> Taskforce | None:
         """The taskforce as the WMS sees it now; None when it does not know it."""

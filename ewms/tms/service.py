@@ -32,6 +32,7 @@ from ewms.tms.outbox import Outbox
 from ewms.tms.pulse import run_pulse
 from ewms.tms.reconcile import reconcile
 from ewms.tms.report import run_reports
+from ewms.tms.review import INTERVAL, run_reviews
 from ewms.tms.settings import Settings
 from ewms.tms.systemd import Notifier
 from ewms.tms.watch import watch_logs
@@ -112,6 +113,7 @@ async def serve(ctx: Context, *, task_status: trio.TaskStatus[None] = trio.TASK_
         children.start_soon(_live, ctx, "starts", settings.outer_loop_wait + settings.error_wait, run_starts)
         children.start_soon(_live, ctx, "stops", settings.outer_loop_wait + settings.error_wait, run_stops)
         children.start_soon(_watch_and_report, ctx)
+        children.start_soon(_live, ctx, "review", INTERVAL, run_reviews)
         children.start_soon(run_pulse, ctx)
         task_status.started()
 
@@ -147,6 +149,7 @@ async def _watch(ctx: Context, *, task_status: trio.TaskStatus[None]) -> None:
             ctx.settings.job_dir,
             ctx.board,
             state_dir=ctx.settings.state_dir / "watch",
+            sites=ctx.sites,
             tell_lag=ctx.metrics.log_lag,
             task_status=task_status,
         )

@@ -20,6 +20,7 @@ from ewms.tms.board import Board, day_of
 from ewms.tms.eventlog import checkpoint
 from ewms.tms.eventlog.reader import Position, read_on
 from ewms.tms.liveness import beat_here
+from ewms.tms.sites import SiteTally
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -38,14 +39,17 @@ async def watch_logs(
     state_dir: Path,
     poll: float = 1.0,
     checkpoint_interval: float = CHECKPOINT_INTERVAL,
+    sites: SiteTally | None = None,
     tell_lag: Callable[[int, float], None] = lambda _size, _since: None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> NoReturn:
     """Keep the board true to every `*.tms.jel` in `directory`, for ever; `poll` is in s.
 
     It reports as started once all that was there has been read. Faults of the file system are said once and waited
-    out. `tell_lag` is told at each poll how many bytes are not read yet, and since when (s) the oldest of them wait.
+    out. `sites` counts where pilots fail, as far as it is read in this run. `tell_lag` is told at each poll how many
+    bytes are not read yet, and since when (s) the oldest of them wait.
     """
+    sites = sites or SiteTally()
     watchers: dict[str, _Watcher] = {}
     fault = _Fault()
     started = False
@@ -59,7 +63,7 @@ async def watch_logs(
             else:
                 fault.gone("the job event logs can be listed again", directory=str(directory))
                 for name in sorted((stamps.keys() | known) - watchers.keys()):
-                    watchers[name] = _Watcher(directory / name, board, state_dir, checkpoint_interval)
+                    watchers[name] = _Watcher(directory / name, board, sites, state_dir, checkpoint_interval)
                     if started:
                         nursery.start_soon(watchers[name].run)
                     else:
@@ -92,9 +96,10 @@ def _stamps(directory: Path) -> dict[str, Stamp]:
 class _Watcher:
     """One log's child."""
 
-    def __init__(self, path: Path, board: Board, state_dir: Path, checkpoint_interval: float) -> None:
+    def __init__(self, path: Path, board: Board, sites: SiteTally, state_dir: Path, checkpoint_interval: float) -> None:
         self._path = path
         self._board = board
+        self._sites = sites
         self._checkpoint = checkpoint.checkpoint_path(state_dir, path.name)
         self._interval = checkpoint_interval
         self._position = self._saved = Position()
@@ -178,7 +183,7 @@ class _Watcher:
                     reason=piece.replaced,
                 )
             # No await from here to the position: a checkpoint always has both.
-            tally.feed(piece.data)
+            self._sites.take(tally.feed(piece.data), tally.near)
             tally.damaged += bool(piece.skipped)
             self._position = piece.position
             more = piece.more

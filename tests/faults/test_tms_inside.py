@@ -135,7 +135,7 @@ async def test_every_child_of_a_tms_shows_life(bench: Bench) -> None:
     async with bench.tms() as ctx:
         bench.order()
         await until(lambda: bool(bench.posts()) and "report" in ctx.pulse.names() and "audit" in ctx.pulse.names())
-        assert ctx.pulse.names() == {"audit", "housekeeping", "report", "starts", "stops", "watch"}
+        assert ctx.pulse.names() == {"audit", "housekeeping", "report", "review", "starts", "stops", "watch"}
         assert ctx.pulse.stuck() == {}
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 from ewms.contract import CHIRP_PREFIX, MAX_CHIRP_BYTES, ChirpAttribute
 from ewms.tms.eventlog import statuses
 from ewms.tms.eventlog.cluster import Cluster, JsonObject
-from ewms.tms.eventlog.format import classad_value, event_time, frames, ids_of, taskforce_named, text_of
+from ewms.tms.eventlog.format import Frames, classad_value, event_time, frames, ids_of, taskforce_named, text_of
 from ewms.tms.eventlog.statuses import CHIRP, EFFECTS, ENDED, NEW_RUN, NO_EFFECT, SPECIAL
 
 _PREFIX: Final = CHIRP_PREFIX.encode()
@@ -50,8 +50,8 @@ class Tally:
         }
         assert self._special.keys() == SPECIAL
 
-    def feed(self, data: bytes) -> None:  # noqa: C901, PLR0912  one loop, see there
-        """Take whole events (what `format.cut` allows), in the order of the log."""
+    def feed(self, data: bytes) -> Frames:  # noqa: C901, PLR0912  one loop, see there
+        """Take whole events (what `format.cut` allows), in the order of the log; returns them."""
         found = frames(data)
         self.events += len(found.events)
         self.damaged += found.damaged
@@ -93,6 +93,7 @@ class Tally:
                     cluster.end_of_job(event, self.near)
             if cluster.errors and sign in NEW_RUN and cluster.forget_error(proc):
                 self.changed.add(cluster.cluster_id)
+        return found
 
     def _place(self, key: bytes) -> Place:
         cluster_id, proc = ids_of(key)

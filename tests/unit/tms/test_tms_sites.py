@@ -6,6 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ewms.tms.eventlog.format import frames
+from ewms.tms.metrics import Metrics
+from ewms.tms.review import review, show
 from ewms.tms.sites import UNKNOWN_SITE, Count, End, SiteTally, end_of
 from ewms.tms.suspects import Exclusion, Rules, Suspect, all_suspects, avoided, decide, suspicious
 
@@ -254,3 +256,31 @@ def test_never_more_than_the_floor_allows(pool: dict[str, Count], share: float) 
 def test_what_a_new_worker_avoids() -> None:
     exclusions = [Exclusion("site", "X", 0, ""), Exclusion("host", "n1.x.org", 0, "")]
     assert avoided(exclusions) == [("GLIDEIN_Site", "X"), ("OSG_SITE_NAME", "X"), ("Machine", "n1.x.org")]
+
+
+def pool_with_a_black_hole() -> Log:
+    log = Log()
+    for proc in range(40):
+        log.run(proc, EXITED.format(0), lasts=600, site="GOOD", host="good1")
+    for proc in range(40, 60):
+        log.run(proc, EXITED.format(1), lasts=5, site="HOLE", host="hole1")
+    return log
+
+
+async def test_a_review_names_and_shows_the_suspects() -> None:
+    log = pool_with_a_black_hole()
+    sites, now = log.tally(), log.now.timestamp()
+    suspects = review(sites, now)
+    assert [str(each) for each in suspects] == [
+        "site HOLE: 20 of 20 runs failed, 20 of them within 120 s; elsewhere 0% fail"
+    ]
+    assert review(sites, now + 3 * 86400) == []
+    metrics = Metrics()
+    show(metrics, sites.sites(), suspects)
+    text = metrics.text().decode()
+    for line in (
+        'ewms_tms_site_runs{site="GOOD"} 40.0',
+        'ewms_tms_site_failures{site="HOLE"} 20.0',
+        'ewms_tms_suspicious{place="site HOLE"} 1.0',
+    ):
+        assert line in text
