@@ -22,7 +22,7 @@ from ewms import logs
     "--dir",
     "directory",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Where to work and leave the logs; a new directory under the system's temporary one by default.",
+    help="Where to work and leave the logs; a new directory in /tmp by default.",
 )
 def demo(ground: str | None, events: int, workers: int, directory: Path | None) -> None:
     """Run the main job on this machine.
@@ -40,8 +40,8 @@ def demo(ground: str | None, events: int, workers: int, directory: Path | None) 
     """
     from ewms.demo.run import DemoFailed, Plan, run_demo
 
-    # /tmp on purpose: the pool's ordinary user must be able to walk there.
-    work_dir = directory or Path(tempfile.mkdtemp(prefix="ewms-demo-"))
+    # Not TMPDIR: the pool's ordinary user must be able to walk there, and nox puts that into the work tree.
+    work_dir = directory or Path(tempfile.mkdtemp(prefix="ewms-demo-", dir="/tmp"))  # noqa: S108  mkdtemp is safe
     work_dir.mkdir(parents=True, exist_ok=True)
     work_dir.chmod(0o755)
     wheel = os.environ.get("EWMS_DEMO_WHEEL")
