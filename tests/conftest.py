@@ -39,7 +39,7 @@ def say(text: str) -> None:
 @pytest.fixture(scope="session")
 def session_dir() -> Iterator[Path]:
     """A directory that an ordinary user may walk into (pytest's own is closed to others)."""
-    directory = Path(tempfile.mkdtemp(prefix="ewms-tests-"))
+    directory = Path(tempfile.mkdtemp(prefix="ewms-tests-", dir="/tmp"))
     directory.chmod(0o755)
     yield directory
     if os.environ.get("EWMS_TEST_KEEP") is None:

@@ -41,7 +41,7 @@ def demo(ground: str | None, events: int, workers: int, directory: Path | None) 
     from ewms.demo.run import DemoFailed, Plan, run_demo
 
     # Not TMPDIR: the pool's ordinary user must be able to walk there, and nox puts that into the work tree.
-    work_dir = directory or Path(tempfile.mkdtemp(prefix="ewms-demo-", dir="/tmp"))  # noqa: S108  mkdtemp is safe
+    work_dir = directory or Path(tempfile.mkdtemp(prefix="ewms-demo-", dir="/tmp"))
     work_dir.mkdir(parents=True, exist_ok=True)
     work_dir.chmod(0o755)
     wheel = os.environ.get("EWMS_DEMO_WHEEL")
