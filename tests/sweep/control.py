@@ -244,6 +244,8 @@ class Control:
         victims = [each for each in living if act is Act.BOTH or each.is_tms == (act is not Act.HELPER)]
         for victim in victims:
             victim.send(signal.SIGTERM if act is Act.TERM else signal.SIGKILL)
+        if act.ends_tms:
+            self._polled.clear()  # the next one has to ask for everything again
         story.kills += act in KILLS
         story.ends |= _ENDS.get(act, set())
         story.stop_was_interrupted = story.stop_was_interrupted or (story.is_removing and act.ends_tms)
