@@ -7,7 +7,6 @@ bridge and no firewall rules, so containers have a loopback interface only.
 
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
@@ -91,12 +90,11 @@ async def open_docker(
         packages = await stack.enter_async_context(
             site(python, "pilot", wheel or running_wheel(work_dir), cache_dir=cache_dir, progress=progress)
         )
-        data = stack.enter_context(_removed_at_the_end(work_dir / "docker"))
         cgroup = stack.enter_context(_own_cgroup())
         visible = [cache_dir, containers_dir(), *_cgroups_here()]
         inside = await stack.enter_async_context(open_namespace(machine, work_dir, visible=visible))
         await inside.bind(packages, python.site_dir)
-        version = await _start_daemon(inside, data, cgroup, logs, progress)
+        version = await _start_daemon(inside, cgroup, logs, progress)
         progress("importing the task image")
         # As root, who may read all of it.
         await inside.run(["bash", "-o", "pipefail", "-c", _IMPORT, "-", str(image_root), TASK_IMAGE], user="root")
@@ -106,7 +104,7 @@ async def open_docker(
             job_dir=await _job_dir(inside, work_dir),
             logs=logs,
             task_image=TASK_IMAGE,
-            registry=await _start_registry(inside, data, logs),
+            registry=await _start_registry(inside, logs),
             inside=inside,
         )
 
@@ -119,11 +117,14 @@ def _made_readable(work_dir: Path) -> Path:
     return logs
 
 
-async def _start_daemon(inside: Namespace, data: Path, cgroup: str, logs: Path, progress: Progress) -> str:
+async def _start_daemon(inside: Namespace, cgroup: str, logs: Path, progress: Progress) -> str:
     """Start it and wait until it answers; its version."""
+    # In memory: images go with the namespace, and the daemon's overlays cannot lie on the one that the root is.
+    await inside.run(["mkdir", "-p", "/var/lib/docker"], user="root")
+    await inside.run(["mount", "-t", "tmpfs", "tmpfs", "/var/lib/docker"], user="root")
     options = [
         *("--iptables=false", "--ip-masq=false", "--bridge=none"),
-        *(f"--data-root={data}", f"--cgroup-parent=/{cgroup}", "--exec-opt=native.cgroupdriver=cgroupfs"),
+        *(f"--cgroup-parent=/{cgroup}", "--exec-opt=native.cgroupdriver=cgroupfs"),
         # What opens a door for a group of users on other machines does it here for the one user.
         f"--group={USER}",
     ]
@@ -142,16 +143,16 @@ async def _start_daemon(inside: Namespace, data: Path, cgroup: str, logs: Path, 
     raise PoolUnavailable(f"the Docker daemon does not come up: {last_line(output)} (its log: {output})")
 
 
-async def _start_registry(inside: Namespace, data: Path, logs: Path) -> str:
+async def _start_registry(inside: Namespace, logs: Path) -> str:
     (port,) = free_ports(1)
     address = f"127.0.0.1:{port}"
     config = {
         "version": "0.1",
         "log": {"level": "warn"},
-        "storage": {"filesystem": {"rootdirectory": str(data / "registry")}},
+        "storage": {"filesystem": {"rootdirectory": "/var/lib/docker-registry"}},
         "http": {"addr": address},
     }
-    file = data / "registry.yml"
+    file = logs / "registry.yml"
     file.write_text(json.dumps(config))  # JSON is YAML
     output = logs / "registry.log"
     with output.open("ab") as log:
@@ -169,15 +170,6 @@ async def _job_dir(inside: Namespace, work_dir: Path) -> Path:
     path = work_dir / "jobs"
     await inside.run(["install", "--directory", f"--owner={USER}", f"--group={USER}", str(path)], user="root")
     return path
-
-
-@contextmanager
-def _removed_at_the_end(path: Path) -> Iterator[Path]:
-    path.mkdir()
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
 
 
 @contextmanager
