@@ -31,7 +31,7 @@ from tests.sweep.table import Result, table
 OpenGround = Callable[[Path, int, Say], AbstractAsyncContextManager[Ground]]
 
 _EMBEDDED_CASES: Final = 320
-_POOL_CASES: Final = 30
+_POOL_CASES: Final = 40
 _PROGRESS_S: Final = 10.0
 _MISSED_AT_MOST: Final = 0.1
 """Part of the cases whose step may not come: some depend on time."""

@@ -164,14 +164,22 @@ def cases_of(scenario: Scenario, clean_run: Iterable[Seen]) -> list[Case]:
     ]
 
 
+_HEART: Final = ("schedd:submit:", "schedd:act:")
+
+
 def choose(cases: Sequence[Case], number: int) -> list[Case]:
-    """`number` of them, evenly from all; the whole of the first scenario when there is room for that."""
+    """`number` of them: the whole of the first scenario when there is room for it, else half from its heart.
+
+    The rest is taken evenly from all others.
+    """
     if number >= len(cases):
         return list(cases)
     first = [case for case in cases if case.scenario == SCENARIOS[0]]
     if number < len(first):
-        return _evenly(cases, number)
-    return first + _evenly(cases[len(first) :], number - len(first))
+        heart = [case for case in first if case.harm and case.harm.point.step.startswith(_HEART)]
+        first = _evenly(heart, min(len(heart), (number + 1) // 2))
+    others = [case for case in cases if case not in first]
+    return first + _evenly(others, number - len(first))
 
 
 def _evenly(cases: Sequence[Case], number: int) -> list[Case]:

@@ -82,17 +82,20 @@ def test_every_point_gets_every_harm_that_can_be_done_there() -> None:
     assert len(cases_of(RESTART, run)) == 8  # it differs before the confirmation only
 
 
-def cases(scenario_index: int, number: int) -> list[Case]:
-    return [Case(SCENARIOS[scenario_index], Trigger(Point("x", each), Act.TMS)) for each in range(number)]
+def cases(scenario_index: int, number: int, step: str = "x") -> list[Case]:
+    return [Case(SCENARIOS[scenario_index], Trigger(Point(step, each), Act.TMS)) for each in range(number)]
 
 
-@pytest.mark.parametrize("number", [1, 3, 30, 100, 130, 200, 300])
-def test_some_are_chosen_evenly_and_the_whole_life_when_there_is_room(number: int) -> None:
-    everything = cases(0, 100) + cases(1, 100)
+@pytest.mark.parametrize(
+    ("number", "of_life", "of_its_heart"),
+    [(1, 1, 1), (3, 3, 2), (30, 20, 10), (110, 110, 10), (130, 110, 10), (210, 110, 10), (300, 110, 10)],
+)
+def test_the_heart_is_always_chosen_then_the_life_then_evenly(number: int, of_life: int, of_its_heart: int) -> None:
+    everything = cases(0, 100) + cases(0, 10, "schedd:submit:sent") + cases(1, 100)
     chosen = choose(everything, number)
-    assert len(chosen) == len(set(chosen)) == min(number, 200)
-    of_life = sum(case.scenario is LIFE for case in chosen)
-    assert of_life == 100 if number >= 100 else abs(of_life - number / 2) <= 1
+    assert len(chosen) == len(set(chosen)) == min(number, 210)
+    assert sum(case.scenario is LIFE for case in chosen) == of_life
+    assert sum(bool(case.harm and "submit" in case.harm.point.step) for case in chosen) == of_its_heart
 
 
 def result(case: Case, n_clusters: int, *problems: str, is_reached: bool = True) -> Result:
