@@ -88,7 +88,7 @@ def cases(scenario_index: int, number: int, step: str = "x") -> list[Case]:
 
 @pytest.mark.parametrize(
     ("number", "of_life", "of_its_heart"),
-    [(1, 1, 1), (3, 3, 2), (30, 20, 10), (110, 110, 10), (130, 110, 10), (210, 110, 10), (300, 110, 10)],
+    [(1, 1, 1), (3, 3, 3), (30, 20, 10), (110, 110, 10), (130, 110, 10), (210, 110, 10), (300, 110, 10)],
 )
 def test_the_heart_is_always_chosen_then_the_life_then_evenly(number: int, of_life: int, of_its_heart: int) -> None:
     everything = cases(0, 100) + cases(0, 10, "schedd:submit:sent") + cases(1, 100)
