@@ -63,10 +63,14 @@ def tests(session: nox.Session) -> None:
 def integration(session: nox.Session) -> None:
     """The tests against the real thing: HTCondor pool, RabbitMQ, Apptainer, Docker; whole runs on the embedded one."""
     install(session, "demo", also=("tests",))
-    wheel = build_wheel(session)
-    session.run("pytest", "tests/integration", *session.posargs, env={"EWMS_TEST_WHEEL": wheel})
-    real = "pool or broker or docker"
-    session.run("pytest", "tests/contract", "-m", real, *session.posargs, env={"EWMS_TEST_WHEEL": wheel})
+    # One run, so that the pool is started once.
+    session.run(
+        "pytest",
+        *("tests/integration", "tests/contract"),
+        *("-m", "integration or pool or broker or docker"),
+        *session.posargs,
+        env={"EWMS_TEST_WHEEL": build_wheel(session)},
+    )
 
 
 @nox.session

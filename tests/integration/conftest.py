@@ -12,6 +12,13 @@ if TYPE_CHECKING:
     from ewms.testing.pool import Pool
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything here is an integration test, on whatever ground it runs."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.integration)
+
+
 @pytest.fixture
 def work_dir(session_dir: Path, request: pytest.FixtureRequest) -> Path:
     """This test's own directory."""
