@@ -21,7 +21,7 @@ class HasAddress(Protocol):
 
 
 # Each frame of theirs is a line, and a failing test shows them all.
-for _chatty in ("pika", "aiormq", "asyncio"):
+for _chatty in ("pika", "aiormq", "asyncio", "nats"):
     logging.getLogger(_chatty).setLevel(logging.WARNING)
 
 
@@ -37,4 +37,13 @@ def rabbit_access(request: pytest.FixtureRequest) -> HasAddress:
     if address := os.environ.get("EWMS_TEST_RABBITMQ_ADDRESS"):
         return RunningServer(address, Secret(os.environ.get("EWMS_TEST_RABBITMQ_TOKEN", "")))
     server: HasAddress = request.getfixturevalue("rabbit")
+    return server
+
+
+@pytest.fixture(scope="session")
+def nats_access(request: pytest.FixtureRequest) -> HasAddress:
+    """A NATS server with JetStream: one that already runs, as two variables tell, or the session's own."""
+    if address := os.environ.get("EWMS_TEST_NATS_ADDRESS"):
+        return RunningServer(address, Secret(os.environ.get("EWMS_TEST_NATS_TOKEN", "")))
+    server: HasAddress = request.getfixturevalue("nats")
     return server

@@ -1,4 +1,4 @@
-"""What every message broker adapter does: one suite for the embedded broker and for a real RabbitMQ server.
+"""What every message broker adapter does: one suite for the embedded broker, and for real RabbitMQ and NATS servers.
 
 The pilot relies on nothing else of a broker than what is asserted here.
 """
@@ -13,6 +13,7 @@ from pathlib import Path
 import attrs
 import pytest
 import trio
+from nats_admin import make_consumer
 
 from ewms.pilot.brokers import open_broker
 from ewms.pilot.brokers.base import Broker, Delivery, Source
@@ -35,17 +36,23 @@ class Place:
         return open_broker(self.broker_type, self.address, self.token, give_up_after=PATIENCE)
 
 
-@pytest.fixture(params=["local", pytest.param("rabbitmq", marks=pytest.mark.broker)])
+REAL = {"rabbitmq": "rabbit_access", "nats": "nats_access"}
+
+
+@pytest.fixture(params=["local", *(pytest.param(name, marks=pytest.mark.broker) for name in REAL)])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     queue = f"test-{uuid.uuid4().hex[:12]}"
     if request.param == "local":
         return Place("local", str(tmp_path / "broker"), Secret(""), queue)
-    server = request.getfixturevalue("rabbit_access")
-    return Place("rabbitmq", server.address, server.token, queue)
+    server = request.getfixturevalue(REAL[request.param])
+    return Place(request.param, server.address, server.token, queue)
 
 
 @pytest.fixture
 async def broker(place: Place) -> AsyncIterator[Broker]:
+    if place.broker_type == "nats":
+        # Longer than that a passing test waits for what a killed consumer held.
+        await make_consumer(place.address, place.token, place.queue, ack_wait=2)
     async with place.connect() as broker:
         yield broker
 
@@ -215,7 +222,8 @@ async def test_what_a_killed_consumer_held_goes_to_others(broker: Broker, place:
                 assert all([await source.ack(delivery) for delivery in deliveries])
     finally:
         process.kill()
-        await process.wait()
+        with trio.move_on_after(PATIENCE, shield=True):
+            await process.wait()
 
 
 async def test_many_publish_at_once_and_each_is_confirmed(broker: Broker, place: Place) -> None:

@@ -9,19 +9,32 @@ import sys
 from contextlib import AbstractAsyncContextManager
 from typing import Final
 
+import attrs
+
 from ewms.pilot.brokers.base import Broker, BrokerRefused
 from ewms.secret import Secret
 
+
+@attrs.frozen
+class Adapter:
+    """Where the code for a broker type is, and what it needs."""
+
+    module: str
+    """Has `connect(address, auth_token, *, give_up_after) -> AbstractAsyncContextManager[Broker]`."""
+    extra: str
+    """What of `ewms-htcondor` to install for it."""
+    needs_asyncio: bool = True
+
+
 ADAPTERS: Final = {
-    "local": "ewms.pilot.brokers.local",
-    "rabbitmq": "ewms.pilot.brokers.rabbitmq",
+    "local": Adapter("ewms.pilot.brokers.local", extra="pilot", needs_asyncio=False),
+    "nats": Adapter("ewms.pilot.brokers.nats", extra="nats"),
+    "rabbitmq": Adapter("ewms.pilot.brokers.rabbitmq", extra="pilot"),
 }
-"""Broker type → module with `connect(address, auth_token, *, give_up_after) -> AbstractAsyncContextManager[Broker]`."""
+"""Broker type → adapter."""
 
 DEFAULT_GIVE_UP_AFTER: Final = 600.0
 """How long (s) a broker may be out of reach before its users are told `BrokerLost`."""
-
-_NEEDS_ASYNCIO: Final = frozenset({"rabbitmq"})
 
 
 def open_broker(
@@ -34,21 +47,21 @@ def open_broker(
         BrokerLost: the broker is out of reach, and trying again was given up.
     """
     try:
-        module = ADAPTERS[broker_type]
+        adapter = ADAPTERS[broker_type]
     except KeyError:
         known = ", ".join(sorted(ADAPTERS))
         raise BrokerRefused(f"unknown broker type {broker_type!r}; known are: {known}") from None
-    if broker_type in _NEEDS_ASYNCIO and sys.version_info >= (3, 14):
+    if adapter.needs_asyncio and sys.version_info >= (3, 14):
         raise BrokerRefused(
             f"the {broker_type} adapter needs trio-asyncio, which does not work on Python "
             f"{sys.version_info.major}.{sys.version_info.minor} yet; run the pilot on Python 3.11 to 3.13"
         )
     try:
-        adapter = importlib.import_module(module)
+        module = importlib.import_module(adapter.module)
     except ImportError as error:
         raise BrokerRefused(
             f"the {broker_type} adapter needs a package that is not installed ({error}); "
-            f"pip install 'ewms-htcondor[pilot]'"
+            f"pip install 'ewms-htcondor[{adapter.extra}]'"
         ) from error
-    broker: AbstractAsyncContextManager[Broker] = adapter.connect(address, auth_token, give_up_after=give_up_after)
+    broker: AbstractAsyncContextManager[Broker] = module.connect(address, auth_token, give_up_after=give_up_after)
     return broker

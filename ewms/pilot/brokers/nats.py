@@ -1,0 +1,61 @@
+"""NATS JetStream: pull consumers, publishing that the stream confirms, signs of life for long tasks, reconnecting.
+
+One task keeps the connection, one per source keeps asking for messages. Whatever breaks is made anew with capped,
+jittered backoff; what cannot get better (a token, a queue that cannot be) is told at once.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+
+import trio
+
+from ewms.pilot.brokers.link import client_name, open_link
+from ewms.pilot.brokers.natsaddress import parse_address
+from ewms.pilot.brokers.natsqueue import NatsLink
+from ewms.pilot.brokers.natssink import NatsSink
+from ewms.pilot.brokers.natssource import HAND_BACK_TIMEOUT, NatsSource
+from ewms.pilot.brokers.natswire import open_wire
+from ewms.secret import Secret
+
+
+@asynccontextmanager
+async def connect(address: str, auth_token: Secret, *, give_up_after: float) -> AsyncIterator["Nats"]:
+    """Connect to a NATS server, and keep connected.
+
+    Raises:
+        BrokerRefused: the address is none, or the server refused us.
+        BrokerLost: out of reach for `give_up_after` s.
+    """
+    where = parse_address(address, auth_token)
+    connect_once = partial(open_wire, address=where, name=client_name())
+    async with open_link(str(where), connect_once, give_up_after) as link:
+        yield Nats(link)
+
+
+class Nats:
+    """See `ewms.pilot.brokers.base.Broker`."""
+
+    def __init__(self, link: NatsLink) -> None:
+        self._link = link
+
+    @asynccontextmanager
+    async def source(self, queue: str, *, prefetch: int) -> AsyncIterator[NatsSource]:
+        """Consume `queue`, which is made if need be; leaving hands back what has no verdict."""
+        source = NatsSource(self._link, queue, prefetch)
+        scope = trio.CancelScope()
+        self._link.nursery.start_soon(source.keep, scope)
+        try:
+            await source.opened()
+            yield source
+        finally:
+            scope.cancel()
+            with trio.move_on_after(HAND_BACK_TIMEOUT, shield=True):
+                await source.close()
+
+    @asynccontextmanager
+    async def sink(self, queue: str) -> AsyncIterator[NatsSink]:
+        """Publish to `queue`, which is made if need be."""
+        sink = NatsSink(self._link, queue)
+        await sink.open()
+        yield sink
