@@ -61,7 +61,10 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def integration(session: nox.Session) -> None:
-    """The tests against the real thing: HTCondor pool, RabbitMQ, Apptainer, Docker; whole runs on the embedded one."""
+    """The tests against the real thing: HTCondor pool, RabbitMQ, Apptainer, Docker; whole runs on the embedded one.
+
+    `EWMS_TEST_EVENTS=10000 nox -s integration -- -k under_fire` is the long run (1,000 events by default).
+    """
     install(session, "demo", also=("tests",))
     # One run, so that the pool is started once.
     session.run(

@@ -1,39 +1,13 @@
 """The main job and its bad days, on the embedded ground and on the real pool: the same tests, written once."""
 
 import stat
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
-import pytest
 import trio
+from asking import DEADLINE_S, request, stopped, until
 
 from ewms.testing.grounds import Ground
-from ewms.testing.stand import Stand, Workflow, WorkflowRequest, open_stand
-
-DEADLINE_S = 120
-
-
-def request(ground: Ground, args: str, *, workers: int = 2, **environment: str | int) -> WorkflowRequest:
-    config = dict(ground.pilot_config)
-    # By default tasks that run get nearly all of the vacate time to finish: ten minutes.
-    config["environment"] = {**config["environment"], "EWMS_PILOT_STOP_GRACE": 1, **environment}
-    return WorkflowRequest(task_image=ground.task_image, task_args=args, n_workers=workers, pilot_config=config)
-
-
-async def until(
-    stand: Stand, workflow: Workflow, wanted: Callable[[Mapping[str, Any]], bool], what: str
-) -> dict[str, Any]:
-    """Poll the WMS until the taskforce is as wanted; say what it was like when it never is."""
-    taskforce: dict[str, Any] = {}
-    with trio.move_on_after(DEADLINE_S):
-        while True:
-            taskforce = await stand.taskforce(workflow)
-            if wanted(taskforce):
-                return taskforce
-            await trio.sleep(0.2)
-    log = (stand.work_dir / "tms.log").read_text()[-3000:]
-    pytest.fail(f"not {what} within {DEADLINE_S} s: {taskforce}\nthe TMS's log ends:\n{log}")
+from ewms.testing.stand import open_stand
 
 
 async def test_events_flow_and_the_taskforce_completes(ground: Ground, work_dir: Path) -> None:
@@ -58,8 +32,7 @@ async def test_stop_order_removes_the_cluster_and_hands_events_back(ground: Grou
         workflow = await stand.request(request(ground, "sleep 300"))
         await ground.queues.put(workflow.queue_in, ["one", "two"])
         await until(stand, workflow, lambda t: t["compound_statuses"] == {"RUNNING": {"Tasking": 2}}, "tasking")
-        await stand.finish(workflow)
-        taskforce = await until(stand, workflow, lambda t: t["phase"] == "condor-complete", "condor-complete")
+        taskforce = await stopped(stand, workflow)
         assert set(taskforce["compound_statuses"]) == {"REMOVED"}
         targets = [change["target_phase"] for change in taskforce["phase_change_log"]]
         assert targets[-3:] == ["pending-stopper", "condor-rm", "condor-complete"]
@@ -75,8 +48,7 @@ async def test_a_failing_task_is_a_top_task_error(ground: Ground, work_dir: Path
         await ground.queues.put(workflow.queue_in, ["one"])
         taskforce = await until(stand, workflow, lambda t: bool(t["top_task_errors"]), "an error at the WMS")
         assert taskforce["top_task_errors"] == {"task failed (exit code 3): no such detector": 1}
-        await stand.finish(workflow)
-        await until(stand, workflow, lambda t: t["phase"] == "condor-complete", "condor-complete")
+        await stopped(stand, workflow)
 
 
 async def test_a_held_worker_is_shown_with_its_reason(ground: Ground, work_dir: Path) -> None:
@@ -88,8 +60,7 @@ async def test_a_held_worker_is_shown_with_its_reason(ground: Ground, work_dir: 
             stand, workflow, lambda t: any(key.startswith("HELD: ") for key in t["compound_statuses"]), "held"
         )
         assert "/nonexistent/input" in str(taskforce["compound_statuses"])
-        await stand.finish(workflow)
-        await until(stand, workflow, lambda t: t["phase"] == "condor-complete", "condor-complete")
+        await stopped(stand, workflow)
 
 
 async def test_no_token_is_to_be_seen_anywhere(ground: Ground, work_dir: Path) -> None:
@@ -100,8 +71,7 @@ async def test_no_token_is_to_be_seen_anywhere(ground: Ground, work_dir: Path) -
             await ground.queues.put(workflow.queue_in, ["one"])
             await until(stand, workflow, lambda t: t["compound_statuses"] == {"RUNNING": {"Tasking": 1}}, "tasking")
             processes = (await trio.run_process(["ps", "-eww", "-o", "args"], capture_stdout=True)).stdout
-            await stand.finish(workflow)
-            await until(stand, workflow, lambda t: t["phase"] == "condor-complete", "condor-complete")
+            await stopped(stand, workflow)
         secrets = [stand.wms.client_secret.reveal(), ground.broker_token.reveal()]
     for secret in filter(None, secrets):
         assert secret.encode() not in processes
