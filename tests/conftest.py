@@ -5,10 +5,11 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 import structlog
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from ewms.testing.docker import DockerHost
     from ewms.testing.pool import Pool
 
+
+T = TypeVar("T")
 
 # Our logs go where pytest collects them, and a failed test's report is not drowned by those who answer polls.
 structlog.configure(
@@ -46,62 +49,58 @@ def session_dir() -> Iterator[Path]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
+@contextmanager
+def shared(directory: Path, make: Callable[..., AbstractAsyncContextManager[T]], **options: object) -> Iterator[T]:
+    """A real thing in a directory of its own; where it cannot be had the test is skipped, but in CI it fails."""
+    from ewms.testing.pool import PoolUnavailable
+
+    directory.mkdir()
+    try:
+        with held(partial(make, directory, progress=say, **options)) as opened:
+            yield opened
+    except PoolUnavailable as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(f"not to be had here: {error}")
+
+
+def wheel() -> Path | None:
+    """The wheel that nox built of this work tree."""
+    path = os.environ.get("EWMS_TEST_WHEEL")
+    return Path(path) if path else None
+
+
 @pytest.fixture(scope="session")
 def pool(session_dir: Path) -> "Iterator[Pool]":
     """A real HTCondor pool with RabbitMQ, shared by the session."""
-    from ewms.testing.pool import PoolUnavailable, open_pool
+    from ewms.testing.pool import open_pool
 
-    wheel = os.environ.get("EWMS_TEST_WHEEL")
-    work_dir = session_dir / "pool"
-    work_dir.mkdir()
-    try:
-        with held(partial(open_pool, work_dir, progress=say, wheel=Path(wheel) if wheel else None)) as opened:
-            yield opened
-    except PoolUnavailable as error:
-        pytest.skip(f"no real pool here: {error}")
-
-
-@pytest.fixture(scope="session")
-def rabbit(session_dir: Path) -> "Iterator[RabbitServer]":
-    """A real RabbitMQ server without a pool around it, shared by the session."""
-    from ewms.testing.broker import open_rabbitmq
-    from ewms.testing.pool import PoolUnavailable
-
-    work_dir = session_dir / "rabbit"
-    work_dir.mkdir()
-    try:
-        with held(partial(open_rabbitmq, work_dir, progress=say)) as opened:
-            yield opened
-    except PoolUnavailable as error:
-        pytest.skip(f"no RabbitMQ here: {error}")
+    with shared(session_dir / "pool", open_pool, wheel=wheel()) as opened:
+        yield opened
 
 
 @pytest.fixture(scope="session")
 def docker_host(session_dir: Path) -> "Iterator[DockerHost]":
     """A real Docker daemon with a task image and a registry, shared by the session."""
     from ewms.testing.docker import open_docker
-    from ewms.testing.pool import PoolUnavailable
 
-    wheel = os.environ.get("EWMS_TEST_WHEEL")
-    work_dir = session_dir / "docker-host"
-    work_dir.mkdir()
-    try:
-        with held(partial(open_docker, work_dir, progress=say, wheel=Path(wheel) if wheel else None)) as opened:
-            yield opened
-    except PoolUnavailable as error:
-        pytest.skip(f"no Docker daemon here: {error}")
+    with shared(session_dir / "docker-host", open_docker, wheel=wheel()) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def rabbit(session_dir: Path) -> "Iterator[RabbitServer]":
+    """A real RabbitMQ server without a pool around it, shared by the session."""
+    from ewms.testing.broker import open_rabbitmq
+
+    with shared(session_dir / "rabbit", open_rabbitmq) as opened:
+        yield opened
 
 
 @pytest.fixture(scope="session")
 def nats(session_dir: Path) -> "Iterator[NatsServer]":
     """A real NATS server with JetStream, shared by the session."""
     from ewms.testing.broker import open_nats
-    from ewms.testing.pool import PoolUnavailable
 
-    work_dir = session_dir / "nats"
-    work_dir.mkdir()
-    try:
-        with held(partial(open_nats, work_dir, progress=say)) as opened:
-            yield opened
-    except PoolUnavailable as error:
-        pytest.skip(f"no NATS here: {error}")
+    with shared(session_dir / "nats", open_nats) as opened:
+        yield opened
