@@ -30,6 +30,7 @@ from tests.sweep.table import Result, table
 
 OpenGround = Callable[[Path, int, Say], AbstractAsyncContextManager[Ground]]
 
+_GROUNDS: Final = ("embedded", "pool")
 _EMBEDDED_CASES: Final = 320
 _POOL_CASES: Final = 40
 _PROGRESS_S: Final = 10.0
@@ -135,7 +136,19 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument("--list", action="store_true", help="print the names of all cases")
     parser.add_argument("--keep", action="store_true", help="keep logs and job directories")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    try:
+        arguments.only = [_parse_only(name) for name in arguments.only]
+    except ValueError as error:
+        parser.error(str(error))
+    return arguments
+
+
+def _parse_only(name: str) -> tuple[str, Case]:
+    ground, _, case = name.partition(" ")
+    if ground not in _GROUNDS:
+        raise ValueError(f"{name}: begin with {' or '.join(_GROUNDS)}")
+    return ground, parse_case(case)
 
 
 def _sweeps(arguments: argparse.Namespace, work_dir: Path) -> list[Sweep]:
@@ -145,10 +158,7 @@ def _sweeps(arguments: argparse.Namespace, work_dir: Path) -> list[Sweep]:
         ("embedded", open_embedded, arguments.kills),
         ("pool", real, 0 if arguments.list else _POOL_CASES if arguments.pool is None else arguments.pool),
     ]
-    only: dict[str, list[Case]] = {"embedded": [], "pool": []}
-    for name in arguments.only:
-        ground, _, case = name.partition(" ")
-        only[ground].append(parse_case(case))
+    only = {ground: [case for place, case in arguments.only if place == ground] for ground in _GROUNDS}
     return [
         Sweep(
             name,

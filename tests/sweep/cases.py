@@ -1,7 +1,7 @@
 """What the sweep does to a TMS: scenarios, and in each of them one kill at every step that a clean run has (pure)."""
 
 import enum
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 import attrs
@@ -43,6 +43,19 @@ class Trigger:
 
     point: Point
     act: Act
+    delay_ms: int = 0
+    """Let go on, and do it that much later: in the middle of what follows."""
+
+    @property
+    def name(self) -> str:
+        """As a part of a case's name."""
+        return f"{self.point}@{self.act.value}" + (f"+{self.delay_ms}ms" if self.delay_ms else "")
+
+
+def parse_trigger(point: str, act: str) -> Trigger:
+    """The trigger with the name `POINT@ACT`."""
+    kind, _, delay = act.partition("+")
+    return Trigger(parse_point(point), Act(kind), int(delay.removesuffix("ms") or 0))
 
 
 class End(enum.Enum):
@@ -112,7 +125,7 @@ class Case:
     @property
     def name(self) -> str:
         """Unique, and always the same."""
-        return f"{self.scenario.name}@{self.harm.point}@{self.harm.act.value}" if self.harm else self.scenario.name
+        return f"{self.scenario.name}@{self.harm.name}" if self.harm else self.scenario.name
 
     @property
     def plan(self) -> tuple[Trigger, ...]:
@@ -133,7 +146,7 @@ def parse_case(name: str) -> Case:
     if not harm:
         return Case(scenarios[scenario])
     point, act = harm
-    return Case(scenarios[scenario], Trigger(parse_point(point), Act(act)))
+    return Case(scenarios[scenario], parse_trigger(point, act))
 
 
 @attrs.frozen
@@ -151,17 +164,33 @@ _MOST_OCCURRENCES: Final = 3
 """Later ones repeat for ever, or depend on time."""
 
 
+_CHANGING: Final = ("schedd:submit:sent", "schedd:act:sent")
+_DELAYS_MS: Final = (1, 3, 10, 30)
+"""A submit to a real schedd takes some 20 ms, to the embedded one 2 ms."""
+
+
 def cases_of(scenario: Scenario, clean_run: Iterable[Seen]) -> list[Case]:
     """One case for each point of a clean run and each harm that can be done there."""
     return [
-        Case(scenario, Trigger(seen.point, act))
+        Case(scenario, harm)
         for seen in clean_run
         if seen.point.occurrence <= _MOST_OCCURRENCES
         and scenario.part in (Part.ALL, Part.START if seen.is_start else Part.END)
-        for act in HARMS
-        if (seen.has_helper or act is not Act.HELPER)
-        and ((seen.point.step.startswith("wms:") and seen.point.step.endswith(":acted")) or act is not Act.ANSWER)
+        for harm in _harms(seen)
     ]
+
+
+def _harms(seen: Seen) -> Iterator[Trigger]:
+    step = seen.point.step
+    for act in HARMS:
+        if act is Act.HELPER and not seen.has_helper:
+            continue
+        if act is Act.ANSWER and not (step.startswith("wms:") and step.endswith(":acted")):
+            continue
+        yield Trigger(seen.point, act)
+    if step in _CHANGING:
+        for act in (Act.HELPER, Act.BOTH):
+            yield from (Trigger(seen.point, act, delay) for delay in _DELAYS_MS)
 
 
 _HEART: Final = ("schedd:submit:", "schedd:act:")

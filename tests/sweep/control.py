@@ -87,6 +87,8 @@ class Story:
 class Control:
     """Implements the stand-in's `Observer`, and the gate at which processes ask whether they may go on."""
 
+    _later: trio.Nursery
+
     def __init__(self) -> None:
         self.story: Story | None = None
         self._processes: list[Process] = []
@@ -127,6 +129,7 @@ class Control:
             raw.setblocking(False)
             listener = trio.SocketListener(trio.socket.from_stdlib_socket(raw))
             async with trio.open_nursery() as nursery:
+                self._later = nursery
                 nursery.start_soon(trio.serve_listeners, self._serve, [listener])
                 yield
                 nursery.cancel_scope.cancel()
@@ -217,15 +220,22 @@ class Control:
         point = Point(step, story.counts[step])
         story.diary.append(f"{trio.current_time():.3f} {point}{note}")
         if not story.is_played and story.plan[story.fired].point == point:
-            act = story.plan[story.fired].act
+            trigger = story.plan[story.fired]
             story.fired += 1
             story.counts.clear()
             story.seen.clear()
-            story.diary.append(f"{trio.current_time():.3f}     {act.value}")
-            return await self._do(story, act, of_helper=of_helper)
+            story.diary.append(f"{trio.current_time():.3f}     {trigger.name}")
+            if trigger.delay_ms:
+                self._later.start_soon(self._do_later, story, trigger)
+                return True
+            return await self._do(story, trigger.act, of_helper=of_helper)
         helpers = any(not each.is_tms and each.is_alive() for each in self._processes)
         story.seen.append(Seen(point, helpers, is_start=not story.is_confirmed()))
         return True
+
+    async def _do_later(self, story: Story, trigger: Trigger) -> None:
+        await trio.sleep(trigger.delay_ms / 1000)
+        await self._do(story, trigger.act, of_helper=False)
 
     async def _do(self, story: Story, act: Act, *, of_helper: bool) -> bool:
         match act:

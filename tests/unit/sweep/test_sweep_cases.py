@@ -50,8 +50,10 @@ def test_steps_on_this_machine_have_names_that_stay(said: str, step: str | None)
 
 def test_a_case_is_found_again_by_its_name() -> None:
     harm = Trigger(Point("wms:POST:condor-submit:acted", 2), Act.ANSWER)
+    later = Trigger(Point("schedd:submit:sent"), Act.HELPER, 30)
     for scenario in SCENARIOS:
         assert parse_case(Case(scenario, harm).name) == Case(scenario, harm)
+        assert parse_case(Case(scenario, later).name) == Case(scenario, later)
         assert parse_case(scenario.name) == Case(scenario)
     assert parse_point("a:b#3") == Point("a:b", 3)
     assert Case(RESTART, harm).plan == (*RESTART.script, harm)
@@ -67,19 +69,23 @@ def test_every_point_gets_every_harm_that_can_be_done_there() -> None:
     run = [
         Seen(Point("tms:started"), has_helper=False, is_start=True),
         Seen(Point("wms:POST:condor-submit:acted"), has_helper=True, is_start=True),
+        Seen(Point("schedd:submit:sent"), has_helper=True, is_start=True),
         Seen(Point("wms:POST:statuses:arrived", 4), has_helper=True, is_start=False),
         Seen(Point("wms:POST:condor-rm:arrived"), has_helper=True, is_start=False),
     ]
     harms: dict[str, list[str]] = {}
     for case in cases_of(LIFE, run):
         assert case.harm
-        harms.setdefault(str(case.harm.point), []).append(case.harm.act.value)
+        point, _, act = case.harm.name.partition("@")
+        harms.setdefault(point, []).append(act)
     assert harms == {
         "tms:started#1": ["tms", "both", "term"],
         "wms:POST:condor-submit:acted#1": ["tms", "helper", "both", "term", "answer"],
+        "schedd:submit:sent#1": ["tms", "helper", "both", "term"]
+        + [f"{act}+{delay}ms" for act in ("helper", "both") for delay in (1, 3, 10, 30)],
         "wms:POST:condor-rm:arrived#1": ["tms", "helper", "both", "term"],
     }
-    assert len(cases_of(RESTART, run)) == 8  # it differs before the confirmation only
+    assert len(cases_of(RESTART, run)) == 20  # it differs before the confirmation only
 
 
 def cases(scenario_index: int, number: int, step: str = "x") -> list[Case]:
