@@ -26,8 +26,8 @@ from tests.sweep.table import Result
 from tests.sweep.truth import Evidence, LoggedCluster, judge, judge_running, read_log
 
 N_WORKERS: Final = 2
-_DEADLINE: Final = 60.0
-_END_GRACE: Final = 20.0
+_DEADLINE: Final = 120.0
+_END_GRACE: Final = 30.0
 _PACE: Final = {"TMS_OUTER_LOOP_WAIT": "0.1", "TMS_WATCHER_INTERVAL": "0.1", "TMS_ERROR_WAIT": "0.1"}
 _WORKER: Final = {
     "do_transfer_worker_stdouterr": True,
