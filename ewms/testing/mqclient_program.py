@@ -2,6 +2,7 @@
 
     python -m ewms.testing.mqclient_program put QUEUE ADDRESS       one JSON value a line on stdin → messages
     python -m ewms.testing.mqclient_program get QUEUE ADDRESS N     N messages → one JSON value a line on stdout
+    … --headers                                                     {"data": …, "headers": {…}} instead of the value
 
 The token is read from the variable `QUEUE_TOKEN`, for a command line can be seen by everybody. It runs as a process of
 its own because that client needs asyncio, and blocks in it.
@@ -25,12 +26,14 @@ async def put(queue: Queue) -> None:
             await publisher.send(json.loads(line))
 
 
-async def get(queue: Queue, count: int) -> None:
+async def get(queue: Queue, count: int, *, headers: bool) -> None:
     """Print `count` messages as they come."""
     received = 0
-    async with queue.open_sub() as messages:
-        async for data in messages:
-            print(json.dumps(data), flush=True)  # noqa: T201  its output is its purpose
+    async with queue.open_sub_manual_acking() as messages:
+        async for message in messages.iter_messages():
+            value = {"data": message.data, "headers": message.headers} if headers else message.data
+            print(json.dumps(value), flush=True)  # noqa: T201  its output is its purpose
+            await messages.ack(message)
             received += 1
             if received == count:
                 return
@@ -43,6 +46,7 @@ def main() -> None:
     parser.add_argument("queue")
     parser.add_argument("address")
     parser.add_argument("count", type=int, nargs="?", default=0)
+    parser.add_argument("--headers", action="store_true")
     args = parser.parse_args()
     queue = Queue(
         "rabbitmq",
@@ -52,7 +56,7 @@ def main() -> None:
         timeout=_GIVE_UP_AFTER_S,
         prefetch=20,
     )
-    asyncio.run(put(queue) if args.action == "put" else get(queue, args.count))
+    asyncio.run(put(queue) if args.action == "put" else get(queue, args.count, headers=args.headers))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from pathlib import Path
 import attrs
 import trio
 
-_POLL_S = 0.05
+_POLL_S = 0.2
 
 
 @attrs.frozen
@@ -53,18 +53,24 @@ def tasks(marker: str) -> list[Process]:
     return [each for each in marked(marker) if marker.encode() in each.command_line]
 
 
-def launchers() -> list[Process]:
-    """The pilots' helpers that start tasks, below this process: a namespace or a subreaper keeps all there."""
-    everything = {each.pid: each for each in processes()}
+def descendants(root: int) -> set[int]:
+    """The processes below one; a namespace and a subreaper keep all there."""
+    parents = {each.pid: each.parent for each in processes()}
 
-    def is_ours(process: Process | None) -> bool:
-        while process is not None:
-            if process.pid == os.getpid():
+    def is_below(pid: int) -> bool:
+        while pid in parents:
+            pid = parents[pid]
+            if pid == root:
                 return True
-            process = everything.get(process.parent)
         return False
 
-    return [each for each in everything.values() if b"containers/launcher.py" in each.command_line and is_ours(each)]
+    return {pid for pid in parents if is_below(pid)}
+
+
+def launchers() -> list[Process]:
+    """The pilots' helpers that start tasks, below this process."""
+    ours = descendants(os.getpid())
+    return [each for each in processes() if each.pid in ours and b"containers/launcher.py" in each.command_line]
 
 
 async def until(condition: Callable[[], object], what: str, within: float) -> float:
