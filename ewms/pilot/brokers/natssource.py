@@ -157,11 +157,22 @@ class NatsSource:
         self._changed = trio.Event()
 
     async def _show_life(self, wire: NatsWire) -> None:
-        for held in list(self._held):
-            if held.is_ours:
-                until = trio.current_time() + self._ack_wait
-                await wire.send(held.ack_subject, _IN_PROGRESS)
-                held.valid_until = until
+        async with trio.open_nursery() as nursery:
+            for held in self._held:
+                if held.is_ours:
+                    nursery.start_soon(self._show_life_of, wire, held)
+
+    async def _show_life_of(self, wire: NatsWire, held: Held) -> None:
+        asked_at = trio.current_time()
+        try:
+            # With an answer: what stays in a stalled connection is no sign of life.
+            await wire.ask(held.ack_subject, _IN_PROGRESS, within=self._ack_wait / (2 * _SIGNS_PER_WAIT))
+        except WireLost as error:
+            log.warning("the broker does not answer a sign of life", queue=self.queue, error=str(error))
+        except NobodyThere as error:
+            self._trouble = str(error)
+        else:
+            held.valid_until = asked_at + self._ack_wait
 
     async def _ask_for_more(self, wire: NatsWire) -> None:
         while self._requests and self._requests[0] <= trio.current_time():
