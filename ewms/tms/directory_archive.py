@@ -12,9 +12,8 @@ from typing import BinaryIO, Final, cast
 
 from ewms.contract import ENVFILE_NAME
 from ewms.tms.expiry import DIRECTORY_ARCHIVE_SUFFIX
-from ewms.tms.packing import Disk, Packed, Tick, expect, fingerprint, new_file, paths_in, set_aside
+from ewms.tms.packing import Disk, Member, Packed, Tick, expect, fingerprint, new_file, paths_in, set_aside
 
-_LEVEL: Final = 6
 _PRIVATE: Final = 0o600
 
 
@@ -29,11 +28,12 @@ def pack_directory(source: Path, disk: Disk, tick: Tick) -> Packed:
     paths = paths_in(source)
     _check(archive, tick)
     with new_file(archive, _PRIVATE, disk) as target:
-        # tarfile only ever writes to it.
-        with tarfile.open(fileobj=cast("BinaryIO", target), mode="w:gz", compresslevel=_LEVEL) as tar:
+        member = Member(target)
+        with tarfile.open(fileobj=cast("BinaryIO", member), mode="w") as tar:  # it only ever writes to it
             _add_old(tar, archive, {str(path.relative_to(source.parent)) for path in paths}, tick)
             for path in paths:
                 _add(tar, path, source.parent, tick)
+        member.finish()
         expect(source, before)
     return Packed(source, archive, before)
 

@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import BinaryIO, Final, cast
 
 from ewms.tms.expiry import LOG_ARCHIVE_SUFFIX
-from ewms.tms.packing import Disk, Packed, Tick, Writer, copy, expect, fingerprint, new_file, set_aside
+from ewms.tms.packing import Disk, Member, Packed, Tick, Writer, copy, expect, fingerprint, new_file, set_aside
 
-_LEVEL: Final = 6
 _TRAILER: Final = struct.Struct("<10sH2sHQ32s2sLL")
 _HEADER: Final = b"\x1f\x8b\x08\x04" + bytes(5) + b"\xff"  # gzip, deflate, an extra field, no time, any system
 _OURS: Final = b"EW"
@@ -86,8 +85,7 @@ def _digest(source: BinaryIO, size: int, tick: Tick) -> bytes:
 
 def _append(source: BinaryIO, taken: int, size: int, target: Writer, tick: Tick) -> None:
     source.seek(taken)
-    written_at = os.fstat(source.fileno()).st_mtime
-    name = Path(source.name).name
-    with gzip.GzipFile(name, "wb", _LEVEL, cast("BinaryIO", target), mtime=written_at) as member:
-        copy(source, member.write, tick, size - taken)
+    member = Member(target, Path(source.name).name, int(os.fstat(source.fileno()).st_mtime))
+    copy(source, member.write, tick, size - taken)
+    member.finish()
     target.write(_trailer(size, _digest(source, size, tick)))

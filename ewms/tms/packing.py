@@ -7,6 +7,8 @@ it. Whatever is raised, no half file is left.
 import contextlib
 import os
 import shutil
+import struct
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -23,6 +25,11 @@ Tick = Callable[[int], None]
 Fingerprint = tuple[int, int]
 
 CHUNK: Final = 1 << 20
+_LEVEL: Final = 6
+_GZIP: Final = b"\x1f\x8b\x08"
+_HAS_NAME: Final = 8
+_ANY_SYSTEM: Final = b"\x00\xff"
+_SIZE_MODULUS: Final = 1 << 32
 
 
 class SourceChanged(OSError):
@@ -113,7 +120,7 @@ def _raise(error: OSError) -> None:
 
 
 class Writer:
-    """A file as gzip and tarfile write it, through the disk."""
+    """A file that is written through the disk."""
 
     def __init__(self, file: BinaryIO, disk: Disk) -> None:
         self._file = file
@@ -128,8 +135,38 @@ class Writer:
     def tell(self) -> int:
         return self._position
 
-    def flush(self) -> None:
-        self._file.flush()
+
+class Member:
+    """One gzip member at the end of a file; what is written to it is compressed.
+
+    The standard library's own one writes its last bytes when it is closed or collected, which a full disk refuses, and
+    then again, in a destructor. This one writes only when it is told to, and what was not finished is just dropped.
+    """
+
+    def __init__(self, target: Writer, name: str = "", mtime: int = 0) -> None:
+        """`name` and `mtime` (epoch s) are what `gunzip -N` gives back."""
+        self._target = target
+        self._deflate = zlib.compressobj(_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
+        self._crc = 0
+        self._position = 0
+        ending = name.encode("latin-1", "replace") + b"\0" if name else b""
+        flags = bytes([_HAS_NAME if ending else 0])
+        target.write(_GZIP + flags + struct.pack("<L", mtime % _SIZE_MODULUS) + _ANY_SYSTEM + ending)
+
+    def write(self, data: bytes) -> int:
+        self._crc = zlib.crc32(data, self._crc)
+        self._position += len(data)
+        if compressed := self._deflate.compress(data):
+            self._target.write(compressed)
+        return len(data)
+
+    def finish(self) -> None:
+        """Write the end."""
+        end = struct.pack("<LL", self._crc, self._position % _SIZE_MODULUS)
+        self._target.write(self._deflate.flush() + end)
+
+    def tell(self) -> int:
+        return self._position
 
 
 @contextlib.contextmanager
