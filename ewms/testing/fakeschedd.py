@@ -8,12 +8,13 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, cast
 
 import attrs
+import classad2
 import trio
 
-from ewms.tms.condor.base import Acted, Action, Ad, CondorRefused, Submitted, SubmitValue
+from ewms.tms.condor.base import Acted, Action, Ad, CondorRefused, Submitted, SubmitValue, Value
 
 Moment = Literal["before", "after"]
 Hook = Callable[[str, Moment], Awaitable[None]]
@@ -134,6 +135,15 @@ class FakeSchedd:
             raise CondorRefused(f"unbalanced parentheses in {expression}")
         await self.hook("parse", "after")
         return expression
+
+    async def evaluate(self, expression: str) -> Value:
+        """Really evaluated."""
+        await self._before("evaluate")
+        value = classad2.ExprTree(expression).eval()
+        if type(value) not in (bool, int, float, str):
+            raise CondorRefused(f"{expression} evaluates to {value!r}")
+        await self.hook("evaluate", "after")
+        return cast("Value", value)
 
     async def param(self, name: str) -> str | None:
         """Only FULL_HOSTNAME."""

@@ -10,11 +10,12 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from ewms.contract import PILOT_ENV_PREFIXES
+from ewms.contract import PILOT_ENV_PREFIXES, SUSPECT_MACHINE_EXIT_STATUSES
 from ewms.logs import LEVELS, LogFormat
 from ewms.secret import Secret
 from ewms.settings import AtLeast, TextForm, load, variable
 from ewms.tms.errors import OrderRefused
+from ewms.tms.policy import HELD_BY_SOMEBODY, Policy
 from ewms.tms.submit_language import checked
 
 _BASE_REQUIREMENTS: Final = (
@@ -35,6 +36,10 @@ _EXCLUDED_OSG_SITES: Final = ("Wichita State University",)
 _CVMFS_PILOT_PATH: Final = (
     "/cvmfs/icecube.opensciencegrid.org/containers/ewms/observation-management-service/ewms-pilot"
 )
+_APPTAINER_FAILED: Final = 255
+"""The exit status of Apptainer itself: there was no pilot."""
+_PASSING_HOLD_CODES: Final = (6, 7, 9, 10, 11, 12, 13, 14, 18, 19, 21, 22, 23, 34, 35, 45, 48)
+"""Holds whose cause may pass, or be another one on another machine: transfers, images, file systems, memory."""
 _DAY: Final = 86400.0
 _AUTH_HELP: Final = {
     "EWMS_TOKEN_URL": "the OpenID issuer, e.g. https://host/auth/realms/NAME",
@@ -82,6 +87,24 @@ def parse_image_sources(text: str) -> tuple[tuple[str, str], ...]:
     return tuple((name.strip(), image.strip()) for name, image in pairs)
 
 
+def parse_numbers(text: str) -> tuple[int, ...]:
+    """Whole numbers separated by blanks or commas; `none` for none at all."""
+    words = text.replace(",", " ").split()
+    if [word.lower() for word in words] == ["none"]:
+        return ()
+    if not words or not all(word.isascii() and word.isdigit() for word in words):
+        raise ValueError("use whole numbers separated by spaces, or 'none'")
+    return tuple(sorted({int(word) for word in words}))
+
+
+def parse_hold_codes(text: str) -> tuple[int, ...]:
+    """HTCondor's hold codes, without those of holds that are somebody's own decision."""
+    codes = parse_numbers(text)
+    if theirs := [code for code in codes if code in HELD_BY_SOMEBODY]:
+        raise ValueError(f"{', '.join(map(str, theirs))}: what a person or the access point's policy holds is theirs")
+    return codes
+
+
 def parse_url(text: str) -> str:
     """An http(s) URL, without the slash at its end."""
     parts = urlsplit(text)
@@ -103,6 +126,9 @@ Plain = Annotated[str, TextForm(plain)]
 Seconds = Annotated[float, AtLeast(0.01)]
 Age = Annotated[float, AtLeast(0)]
 Port = Annotated[int, TextForm(parse_port)]
+Numbers = Annotated[tuple[int, ...], TextForm(parse_numbers)]
+HoldCodes = Annotated[tuple[int, ...], TextForm(parse_hold_codes)]
+Count = Annotated[int, AtLeast(0)]
 Names = Annotated[tuple[str, ...], TextForm(split_names)]
 Argv = Annotated[tuple[str, ...], TextForm(lambda text: tuple(shlex.split(text)))]
 
@@ -172,6 +198,36 @@ class Settings:
         default=None,
     )
 
+    # --- workers that fail, cannot start, or are held ---
+    requeue_exit_statuses: Numbers = variable(
+        "TMS_REQUEUE_EXIT_STATUSES",
+        "a worker's exit statuses that speak against its machine: it goes back to the queue ('none' for no such rule)",
+        default=(*SUSPECT_MACHINE_EXIT_STATUSES, _APPTAINER_FAILED),
+    )
+    max_requeues: Count = variable("TMS_MAX_REQUEUES", "how many times a worker goes back to the queue", default=3)
+    avoid_machine_time: Age = variable(
+        "TMS_AVOID_MACHINE_TIME",
+        "s for which a worker does not run again on the machine where it failed (0: no such rule)",
+        default=1200.0,
+    )
+    max_start_failures: Annotated[int, AtLeast(1)] = variable(
+        "TMS_MAX_START_FAILURES",
+        "a worker whose container could not be started so many times is held, with the reason",
+        default=10,
+    )
+    release_hold_codes: HoldCodes = variable(
+        "TMS_RELEASE_HOLD_CODES",
+        "HTCondor's codes of holds whose cause may pass: they are released ('none' for no such rule)",
+        default=_PASSING_HOLD_CODES,
+    )
+    max_releases: Count = variable("TMS_MAX_RELEASES", "how many times a worker is released", default=3)
+    release_wait: Age = variable(
+        "TMS_RELEASE_WAIT", "s before a worker's first release; before its second one twice as long, …", default=300.0
+    )
+    held_expiry: Age = variable(
+        "TMS_HELD_EXPIRY", "s on hold after which a worker is removed (never when a person holds it)", default=_DAY
+    )
+
     # --- pace ---
     outer_loop_wait: Seconds = variable(
         "TMS_OUTER_LOOP_WAIT", "s between polls of the WMS when there was nothing to do", default=60.0
@@ -231,6 +287,11 @@ class Settings:
         "LOG_LEVEL_THIRD_PARTY", "level of the libraries' log lines", default="WARNING"
     )
     log_format: LogFormat = variable("TMS_LOG_FORMAT", "text (for people) or json (for collectors)", default="text")
+
+    @property
+    def policy(self) -> Policy:
+        """What HTCondor shall do with workers that fail, cannot start, or are held."""
+        return Policy(**{field.name: getattr(self, field.name) for field in attrs.fields(Policy)})
 
     @property
     def state_dir(self) -> Path:

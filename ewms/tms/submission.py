@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from posixpath import normpath
-from typing import Final
 
 import attrs
 
 from ewms.contract import ENVFILE_NAME, TASKFORCE_ATTRIBUTE, taskforce_dir_name
 from ewms.tms.envfile import envfile_text, environment, parse_pilot_variables
 from ewms.tms.errors import OrderRefused
+from ewms.tms.policy import EXPRESSIONS, memory_request
 from ewms.tms.settings import Settings
 from ewms.tms.submit_language import (
     KIB,
@@ -19,15 +19,12 @@ from ewms.tms.submit_language import (
     checked_tag,
     checked_uuid,
     classad_string,
+    for_proc,
     priority_ramp,
     rounded_up,
     size_in_bytes,
 )
 from ewms.wms.models import StartOrder, Taskforce, WorkerConfig
-
-_HELD: Final = 5
-_RUNTIME_LIMIT_CODES: Final = (46, 47)
-"""Hold codes of `allowed_job_duration` and `allowed_execute_duration`: HTCondor holds, only a policy removes."""
 
 
 @attrs.frozen
@@ -38,8 +35,10 @@ class Submission:
     n_workers: int
     log_path: Path
     description: Mapping[str, str | int]
-    expressions: tuple[str, ...]
-    """ClassAd expressions that HTCondor's own parser has to accept first."""
+    expressions: Mapping[str, str]
+    """Name → ClassAd expression that HTCondor's own parser has to accept first."""
+    numbers: tuple[tuple[str, str], ...]
+    """(submit command, expression) for its first proc and its last: HTCondor must make whole numbers of them first."""
     envfile_path: Path
     envfile: str = attrs.field(repr=False)
 
@@ -52,6 +51,8 @@ def build(order: StartOrder, settings: Settings, log_path: Path) -> Submission:
     requirements = _requirements(own_requirements, settings)
     taskforce_dir = settings.job_dir / taskforce_dir_name(uuid)
     envfile_path = taskforce_dir / ENVFILE_NAME
+    priority = priority_ramp(taskforce.worker_config.priority, _n_workers(taskforce))
+    policy = settings.policy.commands()
     operators = parse_pilot_variables(settings.pilot_environment).passed_on
     return Submission(
         taskforce_uuid=uuid,
@@ -68,9 +69,10 @@ def build(order: StartOrder, settings: Settings, log_path: Path) -> Submission:
             "transfer_input_files": ",".join([*_input_files(taskforce, settings.job_dir), str(envfile_path)]),
             "transfer_output_files": '""',  # an empty value would mean every new file
             **_resources(taskforce.worker_config),
-            "priority": priority_ramp(taskforce.worker_config.priority, _n_workers(taskforce)),
+            "priority": priority,
             "max_idle": settings.max_idle,  # makes the cluster a job factory
             **_runtime_limit(taskforce.worker_config),
+            **policy,
             **_vacate_time(settings),
             **_output_files(taskforce.worker_config, taskforce_dir),
             "+WantIOProxy": "true",
@@ -78,7 +80,12 @@ def build(order: StartOrder, settings: Settings, log_path: Path) -> Submission:
             # Every HTCondor version writes this note on the submit events, so that the log itself names the taskforce.
             "submit_event_user_notes": f"{TASKFORCE_ATTRIBUTE}={uuid}",
         },
-        expressions=(own_requirements, requirements) if own_requirements else (requirements,),
+        expressions={
+            **({"condor_requirements": own_requirements} if own_requirements else {}),
+            "requirements": requirements,
+            **{name: policy[name] for name in EXPRESSIONS},
+        },
+        numbers=tuple(("priority", for_proc(str(priority), proc)) for proc in sorted({0, _n_workers(taskforce) - 1})),
         envfile_path=envfile_path,
         envfile=envfile_text(environment(order, operators)),
     )
@@ -109,6 +116,7 @@ def _requirements(own: str, settings: Settings) -> str:
     terms = [f"({base})"] if base else []
     # =!= lets a machine pass that does not name its site.
     terms += [f"{attribute} =!= {classad_string(site)}" for attribute, site in excluded]
+    terms += settings.policy.requirements()
     terms += [f"({own})"] if own else []
     return " && ".join(terms) or "true"
 
@@ -132,25 +140,21 @@ def _input_files(taskforce: Taskforce, job_dir: Path) -> list[str]:
     return paths
 
 
-def _resources(worker: WorkerConfig) -> dict[str, int]:
+def _resources(worker: WorkerConfig) -> dict[str, str | int]:
     if worker.n_cores < 1:
         raise OrderRefused(f"n_cores: {worker.n_cores} is not at least 1")
     return {
         "request_cpus": worker.n_cores,
         # Bare numbers: MiB for memory, KiB for disk.
-        "request_memory": rounded_up(size_in_bytes("worker_memory", worker.worker_memory), MIB),
+        "request_memory": memory_request(rounded_up(size_in_bytes("worker_memory", worker.worker_memory), MIB)),
         "request_disk": rounded_up(size_in_bytes("worker_disk", worker.worker_disk), KIB),
     }
 
 
-def _runtime_limit(worker: WorkerConfig) -> dict[str, str | int]:
+def _runtime_limit(worker: WorkerConfig) -> dict[str, int]:
     if worker.max_worker_runtime < 1:
         raise OrderRefused(f"max_worker_runtime: {worker.max_worker_runtime} is not at least 1 s")
-    codes = " || ".join(f"HoldReasonCode == {code}" for code in _RUNTIME_LIMIT_CODES)
-    return {
-        "allowed_execute_duration": worker.max_worker_runtime,
-        "periodic_remove": f"JobStatus == {_HELD} && ({codes})",
-    }
+    return {"allowed_execute_duration": worker.max_worker_runtime}
 
 
 def _vacate_time(settings: Settings) -> dict[str, int]:

@@ -80,6 +80,11 @@ def rounded_up(n_bytes: int, unit: int) -> int:
     return -(-n_bytes // unit)
 
 
+def for_proc(expression: str, proc: int) -> str:
+    """An expression as it is for one proc."""
+    return expression.replace("$(ProcId)", str(proc))
+
+
 def priority_ramp(first: int, n_procs: int) -> str | int:
     """`priority`: the first proc gets `first`, the last one half of it; constant when `first` or `n_procs` is ≤ 1."""
     if first <= 1 or n_procs <= 1:

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from ewms.contract import ENVFILE_NAME
 from ewms.tms import housekeeping
-from ewms.tms.condor.base import Acted, Action, Ad, CondorUnreachable, Submitted, SubmitValue
+from ewms.tms.condor.base import Acted, Action, Ad, CondorUnreachable, Submitted, SubmitValue, Value
 from ewms.tms.entries import Entry
 from ewms.tms.housekeeping import Done, Housekeeper
 from ewms.tms.ledger import Ledger
@@ -52,6 +52,9 @@ class Queue:
         raise NotImplementedError
 
     async def parse(self, expression: str) -> str:
+        raise NotImplementedError
+
+    async def evaluate(self, expression: str) -> Value:
         raise NotImplementedError
 
     async def param(self, name: str) -> str | None:

@@ -22,7 +22,7 @@ from ewms.tms.condor.wire import Failure, Reply, Request, WireError, decode_requ
 log = structlog.stdlib.get_logger(__name__)
 
 SOCKET_NAME: Final = "schedd.sock"
-_CALLS: Final = ("submit", "query", "history", "act", "parse", "param")
+_CALLS: Final = ("submit", "query", "history", "act", "parse", "evaluate", "param")
 
 
 @attrs.frozen(kw_only=True)

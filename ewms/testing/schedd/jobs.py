@@ -1,7 +1,7 @@
 """The states of a job and how it goes from one to the next (pure): what was asked, what happened → what is written."""
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import attrs
@@ -29,6 +29,15 @@ HOLD_OUTPUT_TRANSFER: Final = 12
 HOLD_INPUT_TRANSFER: Final = 13
 HOLD_JOB_DURATION: Final = 46
 HOLD_EXECUTE_DURATION: Final = 47
+HOLD_LABELS: Final[Mapping[int, str]] = {
+    HOLD_BY_USER: "UserRequest",
+    HOLD_BY_POLICY: "JobPolicy",
+    HOLD_OUTPUT_TRANSFER: "TransferOutputError",
+    HOLD_INPUT_TRANSFER: "TransferInputError",
+    HOLD_JOB_DURATION: "JobDurationExceeded",
+    HOLD_EXECUTE_DURATION: "JobExecuteExceeded",
+}
+"""How `NumHoldsByReason` calls them."""
 VACATED_BY_SCHEDD: Final = 1022
 EVICTED_BY_REMOVE: Final = 1023
 
@@ -85,6 +94,8 @@ class Job:
     """The same as the ad's JobStatus (`Cluster.enter` sets both)."""
     stop: Stop | None = None
     run: Run | None = None
+    has_ended: bool = False
+    """It ran to an end before, and is in the queue again."""
 
     @property
     def is_stopping(self) -> bool:

@@ -8,7 +8,7 @@ import heapq
 import pwd
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from os import getuid
-from typing import Any
+from typing import Any, cast
 
 import attrs
 import classad2
@@ -17,6 +17,7 @@ from ewms.testing.schedd import logtext
 from ewms.testing.schedd.jobs import (
     HOLD_BY_POLICY,
     HOLD_BY_USER,
+    HOLD_LABELS,
     Cluster,
     Ended,
     Fate,
@@ -133,6 +134,13 @@ class Queue:
         """The canonical form."""
         return repr(_parsed(expression))
 
+    def evaluate(self, expression: str) -> Value:
+        """The value without any ad."""
+        value = _parsed(expression).eval()
+        if type(value) not in (bool, int, float, str):
+            raise QueueRefused(f"{expression!r} evaluates to {value!r}")
+        return cast("Value", value)
+
     def param(self, name: str) -> str | None:
         """The few configuration values that there are."""
         return {"FULL_HOSTNAME": self.name, "HOSTNAME": self.name.partition(".")[0]}.get(name.upper())
@@ -159,7 +167,8 @@ class Queue:
                 return False
             self.stop_run(job, user_stop(action, reason))
             return True
-        if action == "vacate" or (action == "hold" and job.status is not Status.IDLE):
+        is_held_by_user = job.status is Status.HELD and job.ad["HoldReasonCode"] == HOLD_BY_USER
+        if action == "vacate" or (action == "hold" and is_held_by_user):
             return False
         self.settle(job, stopped(job, attrs.evolve(user_stop(action, reason), eviction=None), Usage()))
         return True
@@ -168,6 +177,8 @@ class Queue:
         if job.status is not Status.HELD or job.run is not None:
             return False
         self._write(job.ad, logtext.released(job.cluster, job.proc, reason))
+        for name in ("HoldReason", "HoldReasonCode", "HoldReasonSubCode"):
+            job.ad[f"Last{name}"] = job.ad.pop(name)
         self._enter(job, Status.IDLE)
         return True
 
@@ -204,19 +215,26 @@ class Queue:
 
     def startable(self, slots: int) -> list[Job]:
         """The idle jobs to start on so many free slots, best priority first."""
-        waiting = (job for cluster in self.clusters.values() if self._fits(cluster) for job in cluster.idle.values())
+        waiting = (job for cluster in self.clusters.values() for job in self._fitting(cluster))
         return heapq.nsmallest(slots, waiting, key=lambda job: (-job.ad["JobPrio"], job.cluster, job.proc))
 
-    def _fits(self, cluster: Cluster) -> bool:
-        # All procs of a cluster have the same requirements.
-        if cluster.fits is None and cluster.idle:
-            cluster.fits = matches(next(iter(cluster.idle.values())).ad, self.machine)
-        return bool(cluster.fits)
+    def _fitting(self, cluster: Cluster) -> Iterator[Job]:
+        # All procs of a cluster have the same requirements; only a past of its own tells a job from the others.
+        for job in cluster.idle.values():
+            if job.has_ended:
+                if matches(job.ad, self.machine):
+                    yield job
+                continue
+            if cluster.fits is None:
+                cluster.fits = matches(job.ad, self.machine)
+            if cluster.fits:
+                yield job
 
     def apply_policies(self) -> None:
         """Evaluate the periodic expressions of all jobs, and anew which of them the machine fits."""
         for cluster in self.clusters.values():
             cluster.fits = None
+        self.wake()
         for job in self._jobs():
             if job.stop is None:
                 self._apply_policy(job)
@@ -249,6 +267,8 @@ class Queue:
         """A match was found; the run begins."""
         now = int(self.clock())
         job.ad.update({"NumShadowStarts": job.ad["NumShadowStarts"] + 1, "JobCurrentStartDate": now})
+        for name in job.value("JobMachineAttrs", "").replace(",", " ").split():
+            job.ad[f"MachineAttr{name}0"] = self.machine[name]
         self._enter(job, Status.RUNNING)
 
     def executes(self, job: Job, slot: str, scratch: str) -> None:
@@ -268,7 +288,8 @@ class Queue:
         """The worker ended by itself: what the policies for its end look at."""
         job.ad["NumJobCompletions"] += 1
         job.ad["ExitBySignal"] = ended.signal is not None
-        job.ad["CompletionDate"] = int(self.clock())
+        job.ad["CompletionDate"] = job.ad["JobCurrentFinishTransferOutputDate"] = int(self.clock())
+        job.has_ended = True
         if ended.signal is None:
             job.ad["ExitCode"] = ended.exit_code
         else:
@@ -279,7 +300,7 @@ class Queue:
         self.write(job, *fate.events)
         job.stop = job.run = None
         if fate.status is Status.HELD:
-            job.ad.update({"HoldReason": fate.reason, "HoldReasonCode": fate.code, "HoldReasonSubCode": fate.subcode})
+            self._note_hold(job.ad, fate)
         elif fate.status is Status.REMOVED:
             job.ad["RemoveReason"] = fate.reason
         self._enter(job, fate.status)
@@ -289,6 +310,15 @@ class Queue:
             self.past.append(job.ad)
             self._close_if_done(cluster)
         self.wake()
+
+    @staticmethod
+    def _note_hold(ad: Any, fate: Fate) -> None:
+        ad.update({"HoldReason": fate.reason, "HoldReasonCode": fate.code, "HoldReasonSubCode": fate.subcode})
+        counts = ad["NumHoldsByReason"] if "NumHoldsByReason" in ad else classad2.ClassAd()
+        label = HOLD_LABELS.get(fate.code, f"Code{fate.code}")
+        counts[label] = 1 + (counts[label] if label in counts else 0)  # noqa: SIM401  an ad's get() is not a dict's
+        ad["NumHoldsByReason"] = counts
+        ad["NumHolds"] = sum(counts[each] for each in counts)
 
     def _enter(self, job: Job, status: Status) -> None:
         self.clusters[job.cluster].enter(job, status, int(self.clock()))

@@ -92,6 +92,7 @@ _COMMANDS: Final[Mapping[str, tuple[str, Callable[[str, str], Any]]]] = {
     "initialdir": ("Iwd", _text),
     "job_ad_information_attrs": ("JobAdInformationAttrs", _text),
     "job_max_vacate_time": ("JobMaxVacateTime", expression),
+    "job_machine_attrs": ("JobMachineAttrs", _text),
     "leave_in_queue": ("LeaveJobInQueue", expression),
     "log": ("UserLog", _text),
     "max_retries": ("JobMaxRetries", _integer),

@@ -82,5 +82,8 @@ class Schedd(Protocol):
     async def parse(self, expression: str) -> str:
         """Parse a ClassAd expression and give it back in canonical form; `CondorRefused` says what is wrong with it."""
 
+    async def evaluate(self, expression: str) -> Value:
+        """The value of a ClassAd expression that needs no ad; `CondorRefused` when it has none, or is none."""
+
     async def param(self, name: str) -> str | None:
         """One HTCondor configuration value (`htcondor2.param`)."""

@@ -13,7 +13,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, cast
 
 import classad2
 import htcondor2
@@ -88,6 +88,15 @@ def parse(expression: str) -> str:
     return repr(_check_expression(expression))  # its str() breaks lists over several lines
 
 
+def evaluate(expression: str) -> Value:
+    """The value of an expression without any ad."""
+    value = _check_expression(expression).eval()
+    # Not isinstance: the bindings' UNDEFINED and ERROR are ints too.
+    if type(value) not in (bool, int, float, str):
+        raise _RefusedError(f"{expression!r} evaluates to {value!r}")
+    return cast("Value", value)
+
+
 def param(name: str) -> str | None:
     """One configuration value; None when it is not set."""
     value: str | None = htcondor2.param.get(name)
@@ -100,6 +109,7 @@ CALLS: Final[Mapping[str, Callable[..., Any]]] = {
     "history": history,
     "act": act,
     "parse": parse,
+    "evaluate": evaluate,
     "param": param,
 }
 

@@ -28,6 +28,7 @@ from ewms.tms.condor.base import (
     Schedd,
     Submitted,
     SubmitValue,
+    Value,
 )
 from ewms.tms.condor.wire import Reply, Request, WireError, decode_reply, encode_request
 
@@ -114,6 +115,11 @@ class HelperSchedd:
         """See `base.Schedd`."""
         text: str = await self._reads.call("parse", expression=expression)
         return text
+
+    async def evaluate(self, expression: str) -> Value:
+        """See `base.Schedd`."""
+        value: Value = await self._reads.call("evaluate", expression=expression)
+        return value
 
     async def param(self, name: str) -> str | None:
         """See `base.Schedd`."""

@@ -239,3 +239,51 @@ def test_what_is_refused(desk: Desk) -> None:
         with pytest.raises(QueueRefused):
             call()
     assert desk.submit() == 1  # a refused submission takes no cluster id
+
+
+# --- what policies look at ---
+
+
+def test_holds_are_counted_by_their_reasons(desk: Desk) -> None:
+    desk.submit(periodic_hold="NumJobStarts == 1 && (NumHolds ?: 0) == 1")
+    desk.queue.act("hold", "ClusterId == 1", "look")
+    desk.queue.act("release", "ClusterId == 1", "go on")
+    assert (desk.job().ad["LastHoldReasonCode"], "HoldReasonCode" in desk.job().ad) == (1, False)
+    desk.start()
+    desk.queue.apply_policies()
+    desk.end()
+    assert desk.job().ad["NumHolds"] == 2
+    assert dict(desk.job().ad["NumHoldsByReason"]) == {"UserRequest": 1, "JobPolicy": 1}
+
+
+def test_a_person_may_make_a_hold_theirs(desk: Desk) -> None:
+    desk.submit(periodic_hold="JobStatus == 1", periodic_release="HoldReasonCode == 3")
+    desk.queue.apply_policies()
+    assert desk.job().ad["HoldReasonCode"] == 3
+    assert desk.queue.act("hold", "ClusterId == 1", "mine")["succeeded"] == 1
+    desk.queue.apply_policies()
+    assert (desk.job().ad["HoldReasonCode"], desk.events()) == (1, ["0.0", "12.0", "12.0"])
+
+
+def test_a_job_that_ended_is_matched_by_its_own_past(desk: Desk) -> None:
+    desk.submit(
+        2,
+        on_exit_remove="ExitCode =?= 0",
+        job_machine_attrs="Machine",
+        requirements="TARGET.Machine =!= MachineAttrMachine0 || time() - JobCurrentFinishTransferOutputDate > 60",
+    )
+    assert len(desk.queue.startable(4)) == 2
+    desk.start()
+    desk.now = float(str(desk.queue.evaluate("time()")))  # what the expression goes by
+    desk.end(exit_code=1)
+    assert desk.job().ad["MachineAttrMachine0"] == "ap.example.org"
+    assert [job.proc for job in desk.queue.startable(4)] == [1]
+    desk.job().ad["JobCurrentFinishTransferOutputDate"] -= 61
+    assert [job.proc for job in desk.queue.startable(4)] == [0, 1]
+
+
+@pytest.mark.parametrize("expression", ["undefined", "1/0", "x + 1", "{1}", "1 +"])
+def test_what_has_no_value_is_refused(desk: Desk, expression: str) -> None:
+    assert desk.queue.evaluate("(3 * 49) / 2") == 73
+    with pytest.raises(QueueRefused):
+        desk.queue.evaluate(expression)

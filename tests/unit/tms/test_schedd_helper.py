@@ -49,10 +49,18 @@ def test_parse_gives_the_canonical_form(process: "subprocess.Popen[str]") -> Non
     assert ask(process, "parse", expression="a=?=1 &&(b)") == "a is 1 && (b)"
 
 
+def test_evaluate_gives_the_value(process: "subprocess.Popen[str]") -> None:
+    assert ask(process, "evaluate", expression="99 - ((3 * 49) / 2)") == 26
+    assert ask(process, "evaluate", expression='strcat("a", 1)') == "a1"
+
+
 @pytest.mark.parametrize(
     ("call", "args"),
     [
         ("parse", {"expression": "a &&"}),
+        ("evaluate", {"expression": "1 +"}),
+        ("evaluate", {"expression": "1 / 0"}),
+        ("evaluate", {"expression": "Missing + 1"}),
         ("query", {"constraint": "a &&", "projection": []}),
         ("history", {"constraint": "", "projection": []}),
         ("history", {"constraint": "true", "projection": [], "since": "a b"}),

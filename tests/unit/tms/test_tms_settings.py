@@ -69,6 +69,10 @@ def test_site_names_have_spaces_and_commas() -> None:
         ("CVMFS_PILOT_PATH", "/cvmfs/$ENV(HOME)"),
         ("TMS_IMAGE_SOURCES", "docker"),
         ("TMS_MAX_IDLE", "0"),
+        ("TMS_RELEASE_HOLD_CODES", "13 1"),
+        ("TMS_RELEASE_HOLD_CODES", "x"),
+        ("TMS_REQUEUE_EXIT_STATUSES", "-1"),
+        ("TMS_MAX_REQUEUES", "-1"),
     ],
 )
 def test_an_operators_slip_is_found_at_the_start_not_at_each_order(name: str, value: str) -> None:
@@ -89,4 +93,6 @@ def test_own_forms() -> None:
     assert found.schedd_helper == ("python3", "-m", "my helper", "--socket", "/tmp/x")
     assert dict(found.image_sources) == {"docker": "docker://x/y:{tag}", "sif": "/images/{tag}.sif"}
     assert found.outer_loop_wait == 0.5
+    assert read(LOCAL | {"TMS_REQUEUE_EXIT_STATUSES": "none"}).requeue_exit_statuses == ()
+    assert read(LOCAL | {"TMS_RELEASE_HOLD_CODES": "34, 13"}).release_hold_codes == (13, 34)
     assert found.log_level == "DEBUG"

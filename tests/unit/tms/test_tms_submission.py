@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from ewms.secret import Secret
 from ewms.tms.envfile import envfile_text, parse_pilot_variables
 from ewms.tms.errors import OrderRefused
+from ewms.tms.policy import memory_request
 from ewms.tms.settings import Settings
 from ewms.tms.submission import Submission, build
 from ewms.tms.submit_language import priority_ramp, size_in_bytes
@@ -59,6 +60,9 @@ def test_todays_order_becomes_this_description() -> None:
         'GLIDEIN_Site =!= "AMNH" && GLIDEIN_Site =!= "Kansas State University" && GLIDEIN_Site =!= "NotreDame" && '
         'GLIDEIN_Site =!= "Rhodes-HPC" && GLIDEIN_Site =!= "SDSC-PRP" && GLIDEIN_Site =!= "SU-ITS" && '
         'GLIDEIN_Site =!= "San Diego Supercomputer Center" && OSG_SITE_NAME =!= "Wichita State University" && '
+        "(NumVacatesByReason.SingularityTestFailed ?: 0) < 10 * (1 + (NumHoldsByReason.JobPolicy ?: 0)) && "
+        "((NumJobCompletions ?: 0) == 0 || TARGET.Machine =!= MachineAttrMachine0"
+        " || time() - (JobCurrentFinishTransferOutputDate ?: 0) > 1200) && "
         '(Arch == "X86_64")',
         "log": "/scratch/jobs/2026-11-21.tms.jel",
         "should_transfer_files": "YES",
@@ -66,12 +70,12 @@ def test_todays_order_becomes_this_description() -> None:
         "transfer_input_files": f"{TASKFORCE_DIR}/ewms_htcondor_envfile.sh",
         "transfer_output_files": '""',
         "request_cpus": 2,
-        "request_memory": 1024,
+        "request_memory": memory_request(1024),
         "request_disk": 512 * 1024,
         "priority": "99 - ( ($(ProcId) * 49) / 3 )",
         "max_idle": 200,
         "allowed_execute_duration": 600,
-        "periodic_remove": "JobStatus == 5 && (HoldReasonCode == 46 || HoldReasonCode == 47)",
+        **settings().policy.commands(),
         "output": f"{TASKFORCE_DIR}/cluster-$(ClusterId)/$(ProcId).out",
         "error": f"{TASKFORCE_DIR}/cluster-$(ClusterId)/$(ProcId).err",
         "+WantIOProxy": "true",
@@ -81,9 +85,16 @@ def test_todays_order_becomes_this_description() -> None:
     assert submission().n_workers == 4
 
 
+def without_policy(requirements: str) -> str:
+    for term in settings().policy.requirements():
+        requirements = requirements.replace(f" && {term}", "", 1)
+    return requirements
+
+
 def test_what_todays_tms_says_is_kept() -> None:
     today = json.loads((DATA / "submit-description.json").read_text())
-    ours = description()
+    ours: dict[str, Any] = description()
+    ours["requirements"] = without_policy(ours["requirements"])
     for key in ("universe", "container_image", "log", "transfer_input_files", "priority", "output", "error"):
         assert ours[key] == today[key]
     assert (
@@ -229,7 +240,7 @@ def test_bad_sizes_are_refused(size: str | int) -> None:
 
 def test_sizes_are_rounded_up_to_htcondors_units() -> None:
     found = description(taskforce__worker_config__worker_memory=2**20 + 1, taskforce__worker_config__worker_disk=1)
-    assert (found["request_memory"], found["request_disk"]) == (2, 1)
+    assert (found["request_memory"], found["request_disk"]) == (memory_request(2), 1)
 
 
 @pytest.mark.parametrize(
@@ -313,8 +324,16 @@ def test_no_files_come_back_unless_asked_for() -> None:
 def test_requirements_are_the_operators_and_the_taskforces() -> None:
     mine = settings(base_requirements="HasSingularity", excluded_glidein_sites=('A "B"',), excluded_osg_sites=())
     built = submission(mine, taskforce__worker_config__condor_requirements="  a || b ")
-    assert built.description["requirements"] == r'(HasSingularity) && GLIDEIN_Site =!= "A \"B\"" && (a || b)'
-    assert built.expressions == ("a || b", built.description["requirements"])
+    found = str(built.description["requirements"])
+    assert without_policy(found) == r'(HasSingularity) && GLIDEIN_Site =!= "A \"B\"" && (a || b)'
+    first, second, *_ = built.expressions.items()
+    assert first == ("condor_requirements", "a || b")
+    assert second == ("requirements", built.description["requirements"])
+
+
+def test_the_priority_of_the_first_proc_and_of_the_last_are_to_be_evaluated() -> None:
+    assert submission().numbers == (("priority", "99 - ( (0 * 49) / 3 )"), ("priority", "99 - ( (3 * 49) / 3 )"))
+    assert submission(taskforce__n_workers=1).numbers == (("priority", "99"),)
 
 
 def test_image_sources_of_the_operator() -> None:
