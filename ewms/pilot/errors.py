@@ -35,6 +35,8 @@ class ExitStatus(IntEnum):
     """The pilot's own directory cannot be used: full, read-only, gone."""
     STOPPED = 9
     """A signal ended it before its events did; what was not finished was handed back."""
+    ONLY_PARKED = 10
+    """There were only events that had failed too often elsewhere, and no pilot runs those."""
     BUG = 70
     """None of the above: a mistake in the pilot itself."""
 

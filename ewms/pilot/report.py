@@ -63,12 +63,14 @@ class Report:
             self._note(ChirpAttribute.ERROR_TRACEBACK, redact(traceback))
         self._urgent.set()
 
-    def counts(self, *, succeeded: int, failed: int) -> None:
+    def counts(self, *, succeeded: int, failed: int, parked: int) -> None:
         """The counters; they wait for the interval, or for the next thing that goes at once."""
         self._note(ChirpAttribute.TASKS_TOTAL, succeeded + failed)
         self._note(ChirpAttribute.TASKS_SUCCESS, succeeded)
         if failed:
             self._note(ChirpAttribute.TASKS_FAILED, failed)
+        if parked:
+            self._note(ChirpAttribute.EVENTS_PARKED, parked)
 
     def _note(self, name: ChirpAttribute, value: Value) -> None:
         self._unsent[name] = value

@@ -24,6 +24,7 @@ from ewms.pilot.containers import open_platform
 from ewms.pilot.containers.base import Mount, Platform
 from ewms.pilot.containers.mounts import checked
 from ewms.pilot.containment import Paths, Recipe, run
+from ewms.pilot.copies import Copies
 from ewms.pilot.directories import DataDirectory, Kept
 from ewms.pilot.errors import ExitStatus, InitFailed, TaskError, root_cause, status_of
 from ewms.pilot.intake import Intake
@@ -113,6 +114,7 @@ class Pilot:
                 succeeded=self.tally.succeeded,
                 failed=self.tally.failed,
                 handed_back=self.tally.handed_back,
+                parked=self.tally.parked,
             )
             await self._quarantine(status)
         return status
@@ -120,7 +122,10 @@ class Pilot:
     def _status(self) -> ExitStatus:
         if self.tally.failed:
             return ExitStatus.TASKS_FAILED
-        return ExitStatus.STOPPED if self.stopping.evicted else ExitStatus.OK
+        if self.stopping.evicted:
+            return ExitStatus.STOPPED
+        nothing_else = not self.tally.succeeded and (self.tally.passed_on or self.tally.parked)
+        return ExitStatus.ONLY_PARKED if nothing_else else ExitStatus.OK
 
     async def _connected(self, report: Report) -> None:
         for warning in (*self.settings.warnings, *self.lease.not_understood):
@@ -131,14 +136,17 @@ class Pilot:
             recipe = await self._recipe(platform, "task")
             connections = Connections(stack, self.brokers)
             sinks = [await connections.sink(address) for address in self.settings.outgoing]
+            # A refusal is found before the init container has run.
+            deadletter = await connections.sink(self.settings.deadletter) if self.settings.deadletter else None
             for address in self.settings.incoming:
-                await connections.broker(address)  # a refusal is found before the init container has run
+                await connections.broker(address)
             if self.settings.init_image:
                 report.status(PilotStatus.RUNNING_INIT_COMMAND)
                 await self._init(platform)
             prefetch = self.settings.broker_prefetch
             sources = [await connections.source(address, prefetch) for address in self.settings.incoming]
-            await self._tasking(platform, recipe, sources, sinks, report)
+            copies = Copies(own_queue=connections.own_queue, deadletter=deadletter)
+            await self._tasking(platform, recipe, Queues(sources, sinks, copies), report)
 
     async def _recipe(self, platform: Platform, kind: str) -> Recipe:
         """What to run for each task, or once as init container; checks what can be checked beforehand."""
@@ -169,9 +177,7 @@ class Pilot:
                 await self.data.drop_scratch(directory)
         log.info("init container done")
 
-    async def _tasking(
-        self, platform: Platform, recipe: Recipe, sources: Sequence[Source], sinks: Sequence[Sink], report: Report
-    ) -> None:
+    async def _tasking(self, platform: Platform, recipe: Recipe, queues: "Queues", report: Report) -> None:
         tasks = Tasks(
             settings=self.settings,
             pilot_id=self.pilot_id,
@@ -184,13 +190,14 @@ class Pilot:
             settings=self.settings,
             pilot_id=self.pilot_id,
             tasks=tasks,
-            sinks=sinks,
+            sinks=queues.sinks,
+            copies=queues.copies,
             stopping=self.stopping,
             tally=self.tally,
             report=report,
         )
         intake = Intake(
-            sources=sources,
+            sources=queues.sources,
             slots=self.settings.slots,
             first_timeout=self.settings.first_message_timeout,
             timeout=self.settings.timeout_incoming,
@@ -209,7 +216,7 @@ class Pilot:
                         self.stopping.stop_listening(Reason.NO_EVENT)
                     log.info("taking no more events", reason=str(self.stopping.reason))
                     with trio.CancelScope(shield=True, deadline=trio.current_time() + STOP_CONSUMING_S):
-                        for source in sources:
+                        for source in queues.sources:
                             await source.stop()
                     if in_flight.child_tasks:
                         report.status(PilotStatus.PENDING_REMAINING_TASKS)
@@ -240,6 +247,15 @@ class Pilot:
                 await trio.sleep(self.settings.quarantine_time)
 
 
+@attrs.frozen
+class Queues:
+    """The queues of a pilot, open."""
+
+    sources: Sequence[Source]
+    sinks: Sequence[Sink]
+    copies: Copies
+
+
 class Connections:
     """One connection to each broker, whatever number of queues it has; the stack closes them."""
 
@@ -247,6 +263,7 @@ class Connections:
         self._stack = stack
         self._open_one = open_one
         self._brokers: dict[tuple[str, str, Secret], Broker] = {}
+        self._broker_of: dict[Source, Broker] = {}
 
     async def broker(self, address: QueueAddress) -> Broker:
         """The connection that `address` needs."""
@@ -257,9 +274,14 @@ class Connections:
 
     async def source(self, address: QueueAddress, prefetch: int) -> Source:
         """Start consuming a queue."""
-        return await self._stack.enter_async_context(
-            (await self.broker(address)).source(address.queue, prefetch=prefetch)
-        )
+        broker = await self.broker(address)
+        source = await self._stack.enter_async_context(broker.source(address.queue, prefetch=prefetch))
+        self._broker_of[source] = broker
+        return source
+
+    def own_queue(self, source: Source) -> AbstractAsyncContextManager[Sink]:
+        """A way to publish to the queue that `source` takes from."""
+        return self._broker_of[source].sink(source.queue)
 
     async def sink(self, address: QueueAddress) -> Sink:
         """Get ready to publish to a queue."""

@@ -5,14 +5,13 @@ a line for each problem. The names are public: task authors, the TMS and operato
 """
 
 import os
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import attrs
 
-from ewms.pilot.arguments import ArgumentsError, split
+from ewms.pilot import checks
 from ewms.pilot.brokers.base import QueueAddress
 from ewms.secret import Secret
 from ewms.settings import AtLeast, SettingsError, load, variable
@@ -21,9 +20,7 @@ Level = Literal["debug", "info", "warning", "error", "critical"]
 PlatformName = Literal["apptainer", "bwrap", "docker", "process", "auto"]
 ChirpDestination = Literal["job_event_log", "job_attr"]
 
-LIST_SEPARATOR: Final = ";"
 _P: Final = "EWMS_PILOT_"
-_SIZE: Final = re.compile(r"(\d+(\.\d+)?\s?([kmgtp]i?)?b?)?", re.IGNORECASE)
 
 
 @attrs.frozen(kw_only=True)
@@ -79,6 +76,30 @@ class PilotSettings:
     )
     queue_outgoing_broker_address: str = variable(
         f"{_P}QUEUE_OUTGOING_BROKER_ADDRESS", "the broker address of each outgoing queue, in step", default="localhost"
+    )
+
+    queue_deadletter: str = variable(
+        f"{_P}QUEUE_DEADLETTER",
+        "the queue that events go to which failed too often (default: they stay in their own queue, marked)",
+        default="",
+    )
+    queue_deadletter_auth_token: Secret = variable(
+        f"{_P}QUEUE_DEADLETTER_AUTH_TOKEN", "the token for the dead-letter queue", default=Secret("")
+    )
+    queue_deadletter_broker_type: str = variable(
+        f"{_P}QUEUE_DEADLETTER_BROKER_TYPE", "the broker type of the dead-letter queue", default="rabbitmq"
+    )
+    queue_deadletter_broker_address: str = variable(
+        f"{_P}QUEUE_DEADLETTER_BROKER_ADDRESS", "the broker address of the dead-letter queue", default="localhost"
+    )
+    max_failures: Annotated[int, AtLeast(1)] = variable(
+        f"{_P}MAX_FAILURES", "tasks, on whatever worker, that may fail on an event before it is parked", default=5
+    )
+    max_returns: Annotated[int, AtLeast(1)] = variable(
+        f"{_P}MAX_RETURNS",
+        "times that a broker may have got an event back without a verdict on it before it is parked unrun, because it "
+        "may kill pilots; RabbitMQ from 4.0 on drops an event after 20",
+        default=15,
     )
 
     infile_ext: str = variable(f"{_P}INFILE_EXT", "extension of the infile, with or without the dot", default=".in")
@@ -194,35 +215,22 @@ class PilotSettings:
     @staticmethod
     def problems_between(values: Mapping[str, Any]) -> Iterator[str]:
         """What is wrong with the values together; those that are wrong by themselves are not in `values`."""
-        for name in ("task_image", "queue_incoming"):
-            if not values.get(name, "set").strip():
-                yield f"{_P}{name.upper()}: is required but empty"
-        for direction in ("incoming", "outgoing"):
-            yield from _queue_problems(direction, values)
-        for kind in ("task", "init"):
-            yield from _environment_problems(f"{_P}{kind.upper()}_ENV_JSON", values.get(f"{kind}_env_json", {}))
-            yield from _argument_problems(f"{_P}{kind.upper()}_ARGS", values.get(f"{kind}_args", ""))
-        for name in ("infile_ext", "outfile_ext"):
-            if set(values.get(name, "")) & set("/\0"):
-                yield f"{_P}{name.upper()}: {values[name]!r} is not allowed: use a file extension such as .json"
-        yield from _directory_problems(values)
-        if not _SIZE.fullmatch(values.get("docker_shm_size", "")):
-            yield f"_EWMS_PILOT_DOCKER_SHM_SIZE: {values['docker_shm_size']!r} is not allowed: use a size such as 2g"
-        if values.get("quarantine_time") and values.get("stop_listening_on_task_error") is False:
-            yield (
-                f"{_P}QUARANTINE_TIME: {values['quarantine_time']:g} is not allowed: it works only together with "
-                f"{_P}STOP_LISTENING_ON_TASK_ERROR"
-            )
+        return checks.problems(values)
 
     @property
     def incoming(self) -> tuple[QueueAddress, ...]:
         """The incoming queues."""
-        return _queues("incoming", attrs.asdict(self, recurse=False))
+        return checks.queues("incoming", attrs.asdict(self, recurse=False))
 
     @property
     def outgoing(self) -> tuple[QueueAddress, ...]:
         """The outgoing queues; an output event goes to every one."""
-        return _queues("outgoing", attrs.asdict(self, recurse=False))
+        return checks.queues("outgoing", attrs.asdict(self, recurse=False))
+
+    @property
+    def deadletter(self) -> QueueAddress | None:
+        """The dead-letter queue, if there is one."""
+        return next(iter(checks.queues("deadletter", attrs.asdict(self, recurse=False))), None)
 
     @property
     def slots(self) -> int:
@@ -272,78 +280,6 @@ def extension(text: str) -> str:
 def environment(values: Mapping[str, Any]) -> dict[str, str]:
     """A checked `…_ENV_JSON` object as an environment."""
     return {name: str(value) for name, value in values.items()}
-
-
-def _queues(direction: str, values: Mapping[str, Any]) -> tuple[QueueAddress, ...]:
-    return tuple(
-        QueueAddress(queue, broker_type.lower(), address, Secret(token))
-        for queue, broker_type, address, token in zip(*_columns(direction, values).values(), strict=True)
-    )
-
-
-def _columns(direction: str, values: Mapping[str, Any]) -> dict[str, Sequence[str]]:
-    """The four lists of one direction, the ones that were left at their defaults as long as the list of queues."""
-    field = f"queue_{direction}"
-    queues = _split(values[field])
-    token = values[f"{field}_auth_token"].reveal()
-    columns: dict[str, Sequence[str]] = {field: queues}
-    for name, text, default in (
-        (f"{field}_broker_type", values[f"{field}_broker_type"], "rabbitmq"),
-        (f"{field}_broker_address", values[f"{field}_broker_address"], "localhost"),
-        (f"{field}_auth_token", token, ""),
-    ):
-        columns[name] = [default] * len(queues) if text == default else _split(text)
-    return columns
-
-
-def _split(text: str) -> list[str]:
-    return [word.strip() for word in text.split(LIST_SEPARATOR)] if text.strip() else []
-
-
-def _queue_problems(direction: str, values: Mapping[str, Any]) -> Iterator[str]:
-    field = f"queue_{direction}"
-    if field not in values:
-        return
-    columns = _columns(direction, values)
-    queues = columns[field]
-    if any(not queue for queue in queues):
-        yield f"{_P}{field.upper()}: {values[field]!r} is not allowed: one of its queues has no name"
-    for name, column in columns.items():
-        if len(column) != len(queues):
-            yield (
-                f"{_P}{name.upper()}: has {len(column)} entries separated by `;`, but {_P}{field.upper()} has "
-                f"{len(queues)}: use one for each queue"
-            )
-
-
-def _environment_problems(name: str, values: Mapping[str, Any]) -> Iterator[str]:
-    for key, value in values.items():
-        if not key or "=" in key or "\0" in key:
-            yield f"{name}: the name {key!r} is not allowed: use names without `=`"
-        elif isinstance(value, bool) or not isinstance(value, str | int):
-            yield f"{name}: the value of {key} is not allowed: use a string or an integer"
-        elif isinstance(value, str) and not _fits_an_environment(value):
-            yield f"{name}: the value of {key} is not allowed: it holds a NUL or a lone surrogate"
-
-
-def _fits_an_environment(value: str) -> bool:
-    try:
-        return b"\0" not in value.encode()
-    except UnicodeEncodeError:
-        return False
-
-
-def _argument_problems(name: str, text: str) -> Iterator[str]:
-    try:
-        split(text)
-    except ArgumentsError as error:
-        yield f"{name}: {text!r} is not allowed: {error}"
-
-
-def _directory_problems(values: Mapping[str, Any]) -> Iterator[str]:
-    for word in values.get("external_directories", "").split(","):
-        if word.strip() and not Path(word.strip()).is_absolute():
-            yield f"{_P}EXTERNAL_DIRECTORIES: {word.strip()!r} is not allowed: use absolute paths"
 
 
 __all__ = ["PilotSettings", "SettingsError", "environment", "extension", "read"]

@@ -17,6 +17,10 @@ class Tally:
     succeeded: int = 0
     failed: int = 0
     handed_back: int = 0
+    parked: int = 0
+    """Events that were parked by this pilot."""
+    passed_on: int = 0
+    """Times that a parked event was seen and let by."""
     wall_s: float = 0.0
     """Of all tasks that succeeded."""
     _texts: Counter[str] = attrs.field(factory=Counter)

@@ -2,14 +2,19 @@
 
     decode → run the task → publish the output to every outgoing queue (confirmed) → ack
 
-A failed task → reject. Whatever else ends it (the grace is over, the broker or the machine fails, a bug) → hand back.
-An event that failed here and comes back is not run here again: it is held, and handed back when the pilot ends. A
-reject that the broker answers with the same event would otherwise turn for ever.
+- A failed task: a copy with the failure counted in its headers replaces the event (confirmed), then ack; where the
+  queue takes no copy, reject, and the broker counts.
+- An event that failed too often, that came back too often (it may kill pilots), or that nobody can read is parked.
+- A parked event, and one that failed here, is not run here: it goes to the end of its queue, or it is held until the
+  pilot ends, when nothing was run since it was last seen.
+- An event that the broker took back while its task ran here waits for that task, and is acked with it.
+- Whatever else ends it (the grace is over, the broker or the machine fails, a bug): hand back.
 """
 
 import hashlib
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+import math
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 import attrs
@@ -18,21 +23,34 @@ import trio
 
 from ewms.pilot import events
 from ewms.pilot.brokers.base import Delivery, PublishRefused, Sink, Source
+from ewms.pilot.copies import Copies, unchanged
 from ewms.pilot.errors import BadEvent, BadOutput, TaskError, is_okay
+from ewms.pilot.memory import Memory
 from ewms.pilot.report import Report
 from ewms.pilot.settings import PilotSettings, extension
 from ewms.pilot.stopping import Reason, Stopping
-from ewms.pilot.tally import Tally
+from ewms.pilot.tally import Tally, last_line
 from ewms.pilot.task import Interrupted, Tasks
 
 log = structlog.stdlib.get_logger(__name__)
 
 VERDICT_LIMIT_S: Final = 10.0
 """A verdict that a broker does not take for so long is left to the broker: it redelivers by itself."""
-MAX_REMEMBERED: Final = 10_000
-"""Events that failed here; the oldest are forgotten."""
 
 Verdict = Callable[[Delivery], Awaitable[bool]]
+_HASH_CHARS: Final = 32
+
+
+@attrs.frozen(kw_only=True)
+class Outcome:
+    """What is to become of a delivery."""
+
+    verdict: Verdict | None
+    """None: hold it until the pilot ends."""
+    settles: float | None = None
+    """What was published for the event replaces it, as far as its copies have fewer failures than this."""
+    again: bool = False
+    """It was settled here before."""
 
 
 @attrs.frozen(kw_only=True)
@@ -43,58 +61,100 @@ class Work:
     pilot_id: str
     tasks: Tasks
     sinks: Sequence[Sink]
+    copies: Copies
     stopping: Stopping
     tally: Tally
     report: Report
-    _failed_here: OrderedDict[str, None] = attrs.field(factory=OrderedDict, init=False)
+    memory: Memory = attrs.field(factory=Memory)
+    _running: dict[str, list[trio.Event]] = attrs.field(factory=dict, init=False)
+    """Event id → for each delivery of it, what is set when that has its verdict."""
     _held: list[tuple[Source, Delivery]] = attrs.field(factory=list, init=False)
 
     async def handle(self, source: Source, delivery: Delivery) -> None:
         """Work on one delivery and give its verdict; held ones get theirs in `hand_back_held`."""
-        verdict: Verdict | None = source.hand_back
-        try:
-            verdict = await self._verdict(source, delivery)
-        finally:
-            if verdict is None:
-                self._held.append((source, delivery))
-            else:
-                await self._give(verdict, source, delivery)  # noqa: ASYNC102  it is shielded inside
+        event, unreadable = read(delivery)
+        outcome = Outcome(verdict=source.hand_back)
+        with self._waited_for(event) as others:
+            try:
+                outcome = await self._outcome(source, delivery, event, unreadable, others)
+            finally:
+                await self._settle(outcome, source, delivery, event)  # noqa: ASYNC102  it is shielded inside
 
     async def hand_back_held(self) -> None:
-        """Hand back the events that failed here and came back."""
+        """Hand back the events that were not to be run here."""
         while self._held:
             source, delivery = self._held.pop()
-            await self._give(source.hand_back, source, delivery)
+            await give(source.hand_back, delivery)
 
-    async def _verdict(self, source: Source, delivery: Delivery) -> Verdict | None:
-        if self.stopping.evicted:
-            return source.hand_back
-        key = _key(delivery)
-        if key in self._failed_here:
-            log.info("an event that failed here came back; it is held for others", queue=delivery.queue)
-            return None
-        began = trio.current_time()
+    @contextmanager
+    def _waited_for(self, event: events.Event) -> Iterator[Sequence[trio.Event]]:
+        """Later ones of the same id can wait for the end of this; the ends of those that are here already."""
+        all_of_it, mine = self._running.setdefault(event.event_id, []), trio.Event()
+        others = tuple(all_of_it)
+        all_of_it.append(mine)
         try:
-            await self._complete(delivery)
+            yield others
+        finally:
+            mine.set()
+            all_of_it.remove(mine)
+            if not all_of_it:
+                del self._running[event.event_id]
+
+    async def _settle(self, outcome: Outcome, source: Source, delivery: Delivery, event: events.Event) -> None:
+        if outcome.verdict is None:
+            self._held.append((source, delivery))
+            return
+        if outcome.verdict == source.hand_back:
+            self.tally.handed_back += 1
+        taken = await give(outcome.verdict, delivery)
+        if outcome.settles is not None:
+            self.memory.settled(event, newer=outcome.settles, acked=taken)
+        elif outcome.again and taken:
+            self.memory.acked_again(event)
+
+    async def _outcome(
+        self, source: Source, delivery: Delivery, event: events.Event, unreadable: str, others: Sequence[trio.Event]
+    ) -> Outcome:
+        if delivery.returned:
+            if others:
+                log.info("an event came back whose task still runs here; it waits for that", event_id=event.event_id)
+            for other in others:
+                await other.wait()
+            if self.memory.is_settled(event):
+                log.info("an event came back that was settled here already", event_id=event.event_id)
+                return Outcome(verdict=source.ack, again=True)
+        if self.stopping.evicted:
+            return Outcome(verdict=source.hand_back)
+        return await self._outcome_of_new(source, delivery, event, unreadable)
+
+    async def _outcome_of_new(
+        self, source: Source, delivery: Delivery, event: events.Event, unreadable: str
+    ) -> Outcome:
+        if event.parked or event.failures >= self.settings.max_failures:
+            return await self._not_here(source, delivery, event, parked=True)
+        if unreadable:
+            return await self._failed(source, delivery, event, BadEvent(f"task failed: {unreadable}"), parks=True)
+        if delivery.returned >= self.settings.max_returns:
+            return await self._park_unrun(source, delivery, event)
+        if self.memory.failed_here(event):
+            return await self._not_here(source, delivery, event, parked=False)
+        return await self._run(source, delivery, event)
+
+    async def _run(self, source: Source, delivery: Delivery, event: events.Event) -> Outcome:
+        began = trio.current_time()
+        self.memory.began()
+        try:
+            output = await self.tasks.run(event)
+            if output is not None:
+                await self._publish(event, output, trio.current_time() - began)
         except Interrupted:
-            return source.hand_back
+            return Outcome(verdict=source.hand_back)
         except TaskError as error:
-            self._remember(key)
-            self._count_failure(error, elsewhere=delivery.returned > 0)
-            return source.reject
+            parks = event.failures + 1 >= self.settings.max_failures
+            return await self._failed(source, delivery, event, error, parks=parks)
         self.tally.add_success(trio.current_time() - began)
         self._chirp_counts()
-        return source.ack
-
-    async def _complete(self, delivery: Delivery) -> None:
-        began = trio.current_time()
-        try:
-            event = events.decode(delivery.body, delivery.message_id)
-        except events.BadMessage as error:
-            raise BadEvent(f"task failed: {error}") from error
-        output = await self.tasks.run(event)
-        if output is not None:
-            await self._publish(event, output, trio.current_time() - began)
+        return Outcome(verdict=source.ack, settles=math.inf)
 
     async def _publish(self, event: events.Event, output: bytes, wall: float) -> None:
         headers = events.output_headers(
@@ -110,39 +170,78 @@ class Work:
         except (events.EventError, PublishRefused) as error:
             raise BadOutput(f"task failed: {error}") from error
 
-    def _count_failure(self, error: TaskError, *, elsewhere: bool) -> None:
+    async def _failed(
+        self, source: Source, delivery: Delivery, event: events.Event, error: TaskError, *, parks: bool
+    ) -> Outcome:
         text = str(error)
+        self.memory.failed(event)
         self.tally.add_failure(text)
         self.report.error(text)
         self._chirp_counts()
-        stops = self.settings.stop_listening_on_task_error and not elsewhere
-        if stops and not is_okay(error, self.settings.okay_errors):
+        if not event.failures and not delivery.returned:
+            self._suspect_the_machine(error)  # before the copy, which would else come to this pilot
+        copied = await self.copies.failed(source, event, error=text, parked=parks)
+        if copied and parks:
+            self._tell_parked(event, text)
+        # Where no copies are taken the broker counts, and a return may have been a failure.
+        if copied and not event.failures and delivery.returned:
+            self._suspect_the_machine(error)
+        return Outcome(verdict=source.ack, settles=event.failures + 1) if copied else Outcome(verdict=source.reject)
+
+    async def _park_unrun(self, source: Source, delivery: Delivery, event: events.Event) -> Outcome:
+        text = f"the event came back {delivery.returned} times without a verdict: it may kill pilots"
+        if not await self.copies.failed(source, event, error=text, parked=True):
+            return Outcome(verdict=None)
+        self._tell_parked(event, text)
+        return Outcome(verdict=source.ack, settles=event.failures + 1)
+
+    async def _not_here(self, source: Source, delivery: Delivery, event: events.Event, *, parked: bool) -> Outcome:
+        """Let an event by that is not run here."""
+        self.tally.passed_on += parked
+        body = unchanged(event)
+        if parked and await self.copies.dead(event, body):
+            self._tell_parked(event, "it had been parked in its own queue")
+            return Outcome(verdict=source.ack)
+        # A broker drops what came back too often; the count of a copy begins anew.
+        wears_out = delivery.returned >= self.settings.max_returns
+        if (self.memory.may_pass_on(event) or wears_out) and await self.copies.again(source, event, body):
+            return Outcome(verdict=source.ack)
+        log.info("an event that is not run here is held", event_id=event.event_id, parked=parked)
+        return Outcome(verdict=None)
+
+    def _tell_parked(self, event: events.Event, text: str) -> None:
+        self.tally.parked += 1
+        self.report.error(f"event parked: {text}")
+        self._chirp_counts()
+        log.error("event parked", event_id=event.event_id, failures=event.failures, error=last_line(text))
+
+    def _suspect_the_machine(self, error: TaskError) -> None:
+        if isinstance(error, BadEvent) or not self.settings.stop_listening_on_task_error:
+            return
+        if not is_okay(error, self.settings.okay_errors):
             log.warning("a task failed that had not failed elsewhere: taking no further events")
             self.stopping.stop_listening(Reason.TASK_ERROR)
 
     def _chirp_counts(self) -> None:
-        self.report.counts(succeeded=self.tally.succeeded, failed=self.tally.failed)
-
-    def _remember(self, key: str) -> None:
-        self._failed_here[key] = None
-        if len(self._failed_here) > MAX_REMEMBERED:
-            self._failed_here.popitem(last=False)
-
-    async def _give(self, verdict: Verdict, source: Source, delivery: Delivery) -> None:
-        if verdict == source.hand_back:
-            self.tally.handed_back += 1
-        await give(verdict, delivery)
+        self.report.counts(succeeded=self.tally.succeeded, failed=self.tally.failed, parked=self.tally.parked)
 
 
-async def give(verdict: Verdict, delivery: Delivery) -> None:
-    """Give a verdict, also when everything around it is cancelled."""
+async def give(verdict: Verdict, delivery: Delivery) -> bool:
+    """Give a verdict, also when everything around it is cancelled; whether the broker took it."""
+    taken = False
     with trio.CancelScope(shield=True, deadline=trio.current_time() + VERDICT_LIMIT_S) as limit:
-        if not await verdict(delivery):
+        taken = await verdict(delivery)
+        if not taken:
             log.warning("the broker had taken the event back before the verdict", queue=delivery.queue)
     if limit.cancelled_caught:
         log.error("the broker did not take the verdict", queue=delivery.queue, limit_s=VERDICT_LIMIT_S)
+    return taken
 
 
-def _key(delivery: Delivery) -> str:
-    """The same for each delivery of a message."""
-    return delivery.message_id or hashlib.sha256(delivery.body).hexdigest()
+def read(delivery: Delivery) -> tuple[events.Event, str]:
+    """A delivery as an event, and why it cannot be read ("" if it can): its data is then the raw body."""
+    try:
+        return events.decode(delivery.body, delivery.message_id), ""
+    except events.BadMessage as error:
+        identity = hashlib.sha256(delivery.body).hexdigest()[:_HASH_CHARS]
+        return events.Event(event_id=identity, id_source=events.IdSource.HASH, data=delivery.body), str(error)

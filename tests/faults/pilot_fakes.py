@@ -45,8 +45,14 @@ class World:
     task: Task = copy
     on_receive: Callable[[Delivery], Awaitable[object]] = nothing
     on_publish: Callable[[bytes], Awaitable[object]] = nothing
+    on_copy: Callable[[str], Awaitable[object]] = nothing
+    """Called with the queue before a copy of an event is published."""
     on_verdict: Callable[[str, Delivery], Awaitable[object]] = nothing
     on_prepare: Callable[[str], Awaitable[object]] = nothing
+    lost: set[str] = attrs.field(factory=set)
+    """Message ids of deliveries that the broker took back: a verdict on one is not taken."""
+    copies: list[tuple[str, events.Event]] = attrs.field(factory=list)
+    """Events that pilots put into queues that events come from, or into the dead-letter queue."""
     queues: dict[str, deque[Delivery]] = attrs.field(factory=dict)
     redeliver: bool = False
     """Whether a rejected or handed-back event comes again."""
@@ -68,6 +74,11 @@ class World:
             number = len(entries)
             entries.append(Delivery(events.encode(value), queue, message_id=f"{queue}-{number}", returned=returned))
 
+    def put_event(self, data: Any, *, message_id: str = "in-0", returned: int = 0, **headers: Any) -> None:
+        """Append one event with headers of its own: `ewms_failures=4` is `ewms-failures: 4`."""
+        body = events.encode(data, {name.replace("_", "-"): value for name, value in headers.items()})
+        self.queues.setdefault("in", deque()).append(Delivery(body, "in", message_id=message_id, returned=returned))
+
     def put_body(self, body: bytes) -> None:
         """Append a raw message."""
         self.queues.setdefault("in", deque()).append(Delivery(body, "in", message_id="raw"))
@@ -76,6 +87,11 @@ class World:
     def outputs(self) -> list[Any]:
         """The data of what was published."""
         return [event.data for _, event in self.published]
+
+    @property
+    def left(self) -> list[events.Event]:
+        """What is in the incoming queue."""
+        return [events.decode(delivery.body, delivery.message_id) for delivery in self.queues["in"]]
 
     def settings(self, **more: object) -> PilotSettings:
         """Settings with names shortened: `task_timeout=5` is `EWMS_PILOT_TASK_TIMEOUT=5`."""
@@ -120,6 +136,7 @@ class FakeBroker:
     @asynccontextmanager
     async def _source(self, queue: str, prefetch: int) -> AsyncIterator[Source]:
         self.world.diary.append("source opens")
+        self.world.queues.setdefault(queue, deque())
         yield FakeSource(self.world, queue, prefetch)
         self.world.diary.append("source closes")
 
@@ -128,7 +145,7 @@ class FakeBroker:
         yield FakeSink(self.world, queue)
 
 
-@attrs.define
+@attrs.define(eq=False)
 class FakeSource:
     world: World
     queue: str
@@ -165,10 +182,12 @@ class FakeSource:
         self.world.diary.append(name)
         self._held -= 1
         self.world.unsettled -= 1
+        self.world.lot.unpark_all()
+        if delivery.message_id in self.world.lost:
+            return False
         if self.world.redeliver and name != "ack":
             again = attrs.evolve(delivery, returned=delivery.returned + 1)
             self.world.queues[self.queue].appendleft(again)
-        self.world.lot.unpark_all()
         return True
 
 
@@ -179,9 +198,19 @@ class FakeSink:
 
     async def publish(self, body: bytes, *, message_id: str) -> None:
         await trio.lowlevel.checkpoint()
+        if self.queue in self.world.queues or self.queue == "dead":
+            await self._publish_copy(body, message_id)
+            return
         await self.world.on_publish(body)
         self.world.published.append((self.queue, events.decode(body, message_id)))
         self.world.diary.append("publish")
+
+    async def _publish_copy(self, body: bytes, message_id: str) -> None:
+        await self.world.on_copy(self.queue)
+        self.world.copies.append((self.queue, events.decode(body, message_id)))
+        self.world.diary.append("copy")
+        self.world.queues.setdefault(self.queue, deque()).append(Delivery(body, self.queue, message_id=message_id))
+        self.world.lot.unpark_all()
 
 
 @attrs.frozen

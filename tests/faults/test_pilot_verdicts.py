@@ -87,19 +87,20 @@ async def test_an_event_or_output_that_does_not_fit_is_a_failed_task(
     more, body, said = case
     world.put_body(body)
     assert await world.run(**more) == ExitStatus.TASKS_FAILED
-    assert world.verdicts == [("reject", "raw")]
+    assert world.verdicts[0] == ("ack", "raw")
+    assert said in world.copies[0][1].headers[events.LAST_ERROR]
     last_line = capsys.readouterr().err.splitlines()[-1]
     assert last_line.startswith("1 TASK(S) FAILED: ")
     assert said in last_line
 
 
-async def test_a_failed_task_is_rejected_and_its_words_are_shown(
+async def test_a_failed_task_is_counted_in_a_copy_and_its_words_are_shown(
     autojump_clock: MockClock, world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
     world.task = failing(3, "Traceback (most recent call last):\n  here\nKeyError: 'x'\n")
     world.put("x")
     assert await world.run() == ExitStatus.TASKS_FAILED
-    assert world.verdicts == [("reject", "in-0")]
+    assert world.diary[-5:-2] == ["copy", "ack", "source stops"]
     err = capsys.readouterr().err
     assert "--- stderr of " in err
     assert err.splitlines()[-1] == "1 TASK(S) FAILED: task failed (exit code 3): KeyError: 'x'"
@@ -110,7 +111,7 @@ async def test_a_task_over_its_time_is_dead_before_the_verdict(autojump_clock: M
     world.put("x")
     began = trio.current_time()
     assert await world.run(task_timeout=5) == ExitStatus.TASKS_FAILED
-    assert world.diary[2:5] == ["container starts", "container is gone", "reject"]
+    assert world.diary[2:5] == ["container starts", "container is gone", "copy"]
     assert trio.current_time() - began == pytest.approx(5.5, abs=0.2)
 
 
@@ -121,7 +122,8 @@ async def test_an_output_that_the_broker_refuses_is_a_failed_task(autojump_clock
     world.on_publish = refuse
     world.put("x")
     assert await world.run() == ExitStatus.TASKS_FAILED
-    assert world.verdicts == [("reject", "in-0")]
+    assert world.verdicts == [("ack", "in-0")]
+    assert world.left[0].failures == 1
 
 
 # --- what ends the pilot is not the event's fault ---
@@ -235,11 +237,12 @@ async def test_after_a_task_error_no_further_event_is_taken_and_running_ones_fin
     world.task = task
     world.put("good", "bad", "never")
     assert await world.run(max_concurrent_tasks=2) == ExitStatus.TASKS_FAILED
-    assert sorted(world.verdicts) == [("ack", "in-0"), ("reject", "in-1")]
+    assert sorted(world.verdicts) == [("ack", "in-0"), ("ack", "in-1")]
+    assert [event.data for event in world.left] == ["never", "bad"]
 
 
 @pytest.mark.parametrize(
-    ("more", "returned", "stderr"),
+    ("more", "failures", "stderr"),
     [
         ({"stop_listening_on_task_error": "no"}, 0, ""),
         ({}, 1, ""),
@@ -248,20 +251,13 @@ async def test_after_a_task_error_no_further_event_is_taken_and_running_ones_fin
     ],
 )
 async def test_what_does_not_stop_the_listening(
-    autojump_clock: MockClock, world: World, more: dict[str, str], returned: int, stderr: str
+    autojump_clock: MockClock, world: World, more: dict[str, str], failures: int, stderr: str
 ) -> None:
     world.task = failing(1, stderr)
-    world.put("a", "b", returned=returned)
+    for name in ("a", "b"):
+        world.put_event(name, message_id=name, ewms_failures=failures)
     assert await world.run(**more) == ExitStatus.TASKS_FAILED
-    assert world.verdicts == [("reject", "in-0"), ("reject", "in-1")]
-
-
-async def test_an_event_that_failed_here_is_not_run_here_again(autojump_clock: MockClock, world: World) -> None:
-    world.redeliver = True
-    world.task = failing()
-    world.put("x")
-    assert await world.run(stop_listening_on_task_error="no") == ExitStatus.TASKS_FAILED
-    assert world.verdicts == [("reject", "in-0"), ("hand_back", "in-0")]
+    assert world.verdicts[:2] == [("ack", "a"), ("ack", "b")]
 
 
 async def test_the_two_timeouts(autojump_clock: MockClock, world: World) -> None:

@@ -191,8 +191,8 @@ async def test_a_status_goes_at_once_and_counters_wait(autojump_clock: trio.test
         report.started()
         await trio.sleep(1)
         assert to.names() == ["StartedTimestamp", "Status", "LastUpdatedTimestamp"]
-        report.counts(succeeded=1, failed=0)
-        report.counts(succeeded=2, failed=1)
+        report.counts(succeeded=1, failed=0, parked=0)
+        report.counts(succeeded=2, failed=1, parked=0)
         await trio.sleep(50)
         assert len(to.got) == 3
         await trio.sleep(20)

@@ -1,0 +1,113 @@
+"""What is wrong with a pilot's settings taken together, and the lists of queues in them; pure."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from ewms.pilot.arguments import ArgumentsError, split
+from ewms.pilot.brokers.base import QueueAddress
+from ewms.secret import Secret
+
+LIST_SEPARATOR: Final = ";"
+DIRECTIONS: Final = ("incoming", "outgoing", "deadletter")
+_P: Final = "EWMS_PILOT_"
+_SIZE: Final = re.compile(r"(\d+(\.\d+)?\s?([kmgtp]i?)?b?)?", re.IGNORECASE)
+
+
+def problems(values: Mapping[str, Any]) -> Iterator[str]:
+    """One line for each problem; a setting that is wrong by itself is not in `values`."""
+    for name in ("task_image", "queue_incoming"):
+        if not values.get(name, "set").strip():
+            yield f"{_P}{name.upper()}: is required but empty"
+    for direction in DIRECTIONS:
+        yield from _queue_problems(direction, values)
+    if LIST_SEPARATOR in values.get("queue_deadletter", ""):
+        yield f"{_P}QUEUE_DEADLETTER: {values['queue_deadletter']!r} is not allowed: use one queue"
+    for kind in ("task", "init"):
+        yield from _environment_problems(f"{_P}{kind.upper()}_ENV_JSON", values.get(f"{kind}_env_json", {}))
+        yield from _argument_problems(f"{_P}{kind.upper()}_ARGS", values.get(f"{kind}_args", ""))
+    for name in ("infile_ext", "outfile_ext"):
+        if set(values.get(name, "")) & set("/\0"):
+            yield f"{_P}{name.upper()}: {values[name]!r} is not allowed: use a file extension such as .json"
+    yield from _directory_problems(values)
+    if not _SIZE.fullmatch(values.get("docker_shm_size", "")):
+        yield f"_EWMS_PILOT_DOCKER_SHM_SIZE: {values['docker_shm_size']!r} is not allowed: use a size such as 2g"
+    if values.get("quarantine_time") and values.get("stop_listening_on_task_error") is False:
+        yield (
+            f"{_P}QUARANTINE_TIME: {values['quarantine_time']:g} is not allowed: it works only together with "
+            f"{_P}STOP_LISTENING_ON_TASK_ERROR"
+        )
+
+
+def queues(direction: str, values: Mapping[str, Any]) -> tuple[QueueAddress, ...]:
+    """The queues of one direction, of settings that were checked."""
+    return tuple(
+        QueueAddress(queue, broker_type.lower(), address, Secret(token))
+        for queue, broker_type, address, token in zip(*_columns(direction, values).values(), strict=True)
+    )
+
+
+def _columns(direction: str, values: Mapping[str, Any]) -> dict[str, Sequence[str]]:
+    """The four lists of one direction, the ones that were left at their defaults as long as the list of queues."""
+    field = f"queue_{direction}"
+    queues = _split(values[field])
+    token = values[f"{field}_auth_token"].reveal()
+    columns: dict[str, Sequence[str]] = {field: queues}
+    for name, text, default in (
+        (f"{field}_broker_type", values[f"{field}_broker_type"], "rabbitmq"),
+        (f"{field}_broker_address", values[f"{field}_broker_address"], "localhost"),
+        (f"{field}_auth_token", token, ""),
+    ):
+        columns[name] = [default] * len(queues) if text == default else _split(text)
+    return columns
+
+
+def _split(text: str) -> list[str]:
+    return [word.strip() for word in text.split(LIST_SEPARATOR)] if text.strip() else []
+
+
+def _queue_problems(direction: str, values: Mapping[str, Any]) -> Iterator[str]:
+    field = f"queue_{direction}"
+    if field not in values:
+        return
+    columns = _columns(direction, values)
+    queues = columns[field]
+    if any(not queue for queue in queues):
+        yield f"{_P}{field.upper()}: {values[field]!r} is not allowed: one of its queues has no name"
+    for name, column in columns.items():
+        if len(column) != len(queues):
+            yield (
+                f"{_P}{name.upper()}: has {len(column)} entries separated by `;`, but {_P}{field.upper()} has "
+                f"{len(queues)}: use one for each queue"
+            )
+
+
+def _environment_problems(name: str, values: Mapping[str, Any]) -> Iterator[str]:
+    for key, value in values.items():
+        if not key or "=" in key or "\0" in key:
+            yield f"{name}: the name {key!r} is not allowed: use names without `=`"
+        elif isinstance(value, bool) or not isinstance(value, str | int):
+            yield f"{name}: the value of {key} is not allowed: use a string or an integer"
+        elif isinstance(value, str) and not _fits_an_environment(value):
+            yield f"{name}: the value of {key} is not allowed: it holds a NUL or a lone surrogate"
+
+
+def _fits_an_environment(value: str) -> bool:
+    try:
+        return b"\0" not in value.encode()
+    except UnicodeEncodeError:
+        return False
+
+
+def _argument_problems(name: str, text: str) -> Iterator[str]:
+    try:
+        split(text)
+    except ArgumentsError as error:
+        yield f"{name}: {text!r} is not allowed: {error}"
+
+
+def _directory_problems(values: Mapping[str, Any]) -> Iterator[str]:
+    for word in values.get("external_directories", "").split(","):
+        if word.strip() and not Path(word.strip()).is_absolute():
+            yield f"{_P}EXTERNAL_DIRECTORIES: {word.strip()!r} is not allowed: use absolute paths"

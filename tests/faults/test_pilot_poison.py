@@ -1,0 +1,234 @@
+"""Events that fail again and again: counted across pilots, parked, and never acked without a confirmed copy."""
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import trio
+from pilot_fakes import World, copy, infile
+from trio.testing import MockClock
+
+from ewms.pilot import events
+from ewms.pilot.brokers.base import BrokerLost, BrokerRefused, Delivery, PublishRefused
+from ewms.pilot.containers.base import ContainerSpec
+from ewms.pilot.errors import ExitStatus
+
+
+async def bad_fails(spec: ContainerSpec) -> int:
+    return 1 if infile(spec) == b"bad" else await copy(spec)
+
+
+def raising(error: Exception, *, only: str = "") -> Callable[[str], Awaitable[None]]:
+    async def raise_it(queue: str) -> None:
+        if only in queue:
+            raise error
+
+    return raise_it
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path, task=bad_fails, redeliver=True)
+
+
+async def test_failures_are_counted_across_pilots_until_the_event_is_parked(
+    autojump_clock: MockClock, world: World
+) -> None:
+    world.put("bad")
+    for count in range(1, 6):
+        assert await world.run() == ExitStatus.TASKS_FAILED
+        (event,) = world.left
+        assert (event.failures, event.parked) == (count, count == 5)
+        assert (event.event_id, event.id_source) == ("in-0", events.IdSource.BROKER)
+        assert event.headers[events.LAST_ERROR] == "task failed (exit code 1): <no stderr logs>"
+    assert [name for name, _ in world.verdicts if name == "reject"] == []
+    runs = world.diary.count("container starts")
+    assert await world.run() == ExitStatus.ONLY_PARKED
+    assert world.diary.count("container starts") == runs == 5
+    assert len(world.left) == 1
+    assert world.unsettled == 0
+
+
+async def test_only_the_first_failure_of_an_event_makes_the_machine_suspect(
+    autojump_clock: MockClock, world: World
+) -> None:
+    world.put_event("bad", ewms_failures=1)
+    world.put_event("good", message_id="g")
+    assert await world.run() == ExitStatus.TASKS_FAILED
+    assert world.outputs == ["good"]
+
+
+async def test_a_binary_event_is_parked_unharmed(autojump_clock: MockClock, world: World) -> None:
+    async def fail(spec: ContainerSpec) -> int:
+        return 1
+
+    world.task = fail
+    world.put(b"\x00\xff\r\n")
+    assert await world.run(max_failures=1) == ExitStatus.TASKS_FAILED
+    assert world.left[0].data == b"\x00\xff\r\n"
+    assert world.left[0].parked
+
+
+async def test_a_parked_event_goes_to_the_deadletter_queue_before_the_ack(
+    autojump_clock: MockClock, world: World
+) -> None:
+    world.put_event("bad", ewms_failures=4)
+    assert await world.run(queue_deadletter="dead") == ExitStatus.TASKS_FAILED
+    assert world.left == []
+    ((queue, event),) = world.copies
+    assert (queue, event.failures, event.parked) == ("dead", 5, True)
+    assert world.diary.index("copy") < world.diary.index("ack")
+
+
+async def test_events_that_others_parked_in_their_queue_go_to_the_deadletter_queue(
+    autojump_clock: MockClock, world: World
+) -> None:
+    world.put_event("bad", ewms_failures=5, ewms_parked=True)
+    assert await world.run(queue_deadletter="dead") == ExitStatus.ONLY_PARKED
+    assert world.left == []
+    assert [queue for queue, _ in world.copies] == ["dead"]
+    assert "container starts" not in world.diary
+
+
+@pytest.mark.parametrize("error", [PublishRefused("full"), BrokerLost("gone"), BrokerRefused("token")])
+async def test_without_the_deadletter_queue_the_event_is_parked_in_its_own(
+    autojump_clock: MockClock, world: World, error: Exception
+) -> None:
+    world.on_copy = raising(error, only="dead")
+    world.put_event("bad", ewms_failures=4)
+    assert await world.run(queue_deadletter="dead") == ExitStatus.TASKS_FAILED
+    assert world.left[0].parked
+
+
+async def test_where_no_queue_takes_a_copy_the_event_is_rejected(autojump_clock: MockClock, world: World) -> None:
+    world.on_copy = raising(PublishRefused("no"))
+    world.put("bad")
+    assert await world.run() == ExitStatus.TASKS_FAILED
+    assert world.verdicts == [("reject", "in-0")]
+
+
+async def test_a_broker_that_is_lost_while_the_copy_is_published(autojump_clock: MockClock, world: World) -> None:
+    world.on_copy = raising(BrokerLost("gone"))
+    world.put("bad")
+    assert await world.run() == ExitStatus.BROKER_LOST
+    assert {name for name, _ in world.verdicts} == {"hand_back"}
+    assert [event.failures for event in world.left] == [0]
+
+
+async def test_cancelled_while_the_copy_is_published(autojump_clock: MockClock, world: World) -> None:
+    reached = trio.Event()
+
+    async def get_stuck(queue: str) -> None:
+        reached.set()
+        await trio.sleep(1000)
+
+    world.on_copy = get_stuck
+    world.put("bad")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(world.run)
+        await reached.wait()
+        nursery.cancel_scope.cancel()
+    assert world.verdicts == [("hand_back", "in-0")]
+
+
+async def test_a_body_that_nobody_can_read_is_parked_at_once_and_whole(autojump_clock: MockClock, world: World) -> None:
+    world.put_body(b"no zstd")
+    world.put("good")
+    assert await world.run(queue_deadletter="dead") == ExitStatus.TASKS_FAILED
+    ((_, event),) = world.copies
+    assert event.data == b"no zstd"
+    assert event.parked
+    assert "not zstd-compressed" in event.headers[events.LAST_ERROR]
+    assert world.outputs == ["good"]  # it says nothing about this machine
+
+
+async def test_an_event_that_kills_pilots_is_parked_unrun(autojump_clock: MockClock, world: World) -> None:
+    world.put("killer", returned=15)
+    assert await world.run() == ExitStatus.ONLY_PARKED
+    assert "container starts" not in world.diary
+    assert "came back 15 times" in world.left[0].headers[events.LAST_ERROR]
+    assert world.left[0].parked
+
+
+@pytest.mark.parametrize("more", [{}, {"ewms_parked": True}])
+async def test_what_is_parked_makes_way_for_what_is_behind_it(
+    autojump_clock: MockClock, world: World, more: dict[str, bool]
+) -> None:
+    for number in range(3):
+        world.put_event("bad", message_id=f"p{number}", ewms_failures=5, **more)
+    for number in range(2):
+        world.put_event(f"good{number}", message_id=f"g{number}")
+    assert await world.run() == ExitStatus.OK
+    assert world.outputs == ["good0", "good1"]
+    assert len(world.left) == 3
+    # Each was put to the end once, and at most once more after the runs.
+    assert len(world.copies) <= 6
+
+
+async def test_a_parked_event_does_not_wear_out(autojump_clock: MockClock, world: World) -> None:
+    """RabbitMQ drops what came back 20 times."""
+    world.put_event("bad", ewms_failures=5, ewms_parked=True, returned=19)
+    assert await world.run() == ExitStatus.ONLY_PARKED
+    assert world.verdicts[0] == ("ack", "in-0")
+    assert world.copies[0][1].parked
+
+
+async def test_an_event_that_failed_here_is_not_run_here_again(autojump_clock: MockClock, world: World) -> None:
+    world.put("bad")
+    assert await world.run(stop_listening_on_task_error="no") == ExitStatus.TASKS_FAILED
+    assert world.diary.count("container starts") == 1
+    assert [event.failures for event in world.left] == [1]
+
+
+# --- redelivered events ---
+
+
+async def test_an_event_that_came_back_waits_for_its_task_that_still_runs(
+    autojump_clock: MockClock, world: World
+) -> None:
+    """A broker's consumer_timeout took it back."""
+
+    async def slow(spec: ContainerSpec) -> int:
+        if len(world.verdicts) == 0 and world.running == 1:
+            world.lost.add("in-0")
+            world.put_event("x", message_id="again", returned=1, ewms_event_id="id")
+            world.lot.unpark_all()
+            await trio.sleep(100)
+        return await copy(spec)
+
+    world.task = slow
+    world.put_event("x", ewms_event_id="id")
+    assert await world.run(max_concurrent_tasks=2, timeout_queue_incoming=200) == ExitStatus.OK
+    assert world.outputs == ["x"]
+    assert world.verdicts == [("ack", "in-0"), ("ack", "again")]
+
+
+@pytest.mark.parametrize("data", ["good", "bad"])
+async def test_an_event_that_comes_back_after_its_end_is_acked_without_a_run(
+    autojump_clock: MockClock, world: World, data: str
+) -> None:
+    async def lose(name: str, delivery: Delivery) -> None:
+        if delivery.returned:
+            world.lost.clear()
+        elif data not in world.lost:
+            world.lost |= {"", data}
+            world.put_event(data, message_id="", returned=1)
+
+    world.on_verdict = lose
+    world.put_event(data, message_id="")  # its id is a hash of its body
+    await world.run(stop_listening_on_task_error="no")
+    assert world.diary.count("container starts") == 1
+    assert [name for name, message_id in world.verdicts if not message_id] == ["ack", "ack"]
+
+
+async def test_equal_events_are_not_taken_for_one(autojump_clock: MockClock, world: World) -> None:
+    for _ in range(3):
+        world.put_event("same", message_id="", returned=1)
+    assert await world.run(max_concurrent_tasks=2) == ExitStatus.OK
+    assert world.outputs == ["same"] * 3
+
+
+async def test_an_event_handed_back_by_another_pilot_is_run(autojump_clock: MockClock, world: World) -> None:
+    world.put("x", returned=3)
+    assert await world.run() == ExitStatus.OK
+    assert world.outputs == ["x"]
