@@ -233,8 +233,8 @@ def _load(raw: bytes) -> dict[str, Any]:
 def _identity(headers: Mapping[str, Any], message_id: str | None, body: bytes) -> tuple[str, IdSource]:
     given = headers.get(EVENT_ID)
     if isinstance(given, str) and given:
-        source = headers.get(EVENT_ID_SOURCE)
-        return given, IdSource(source) if source in set(IdSource) else IdSource.PRODUCER
+        source = headers.get(EVENT_ID_SOURCE)  # any JSON value: a list, say, is in no set
+        return given, next((each for each in IdSource if each == source), IdSource.PRODUCER)
     if message_id:
         return message_id, IdSource.BROKER
     return hashlib.sha256(body).hexdigest()[:_HASH_CHARS], IdSource.HASH

@@ -128,6 +128,12 @@ def test_a_foreign_failure_count_is_no_count(count: Any) -> None:
     assert events.Event("i", IdSource.PRODUCER, 1, {events.FAILURES: count}).failures == 0
 
 
+@pytest.mark.parametrize("source", [[], {}, None, 1, "nonsense"])
+def test_a_foreign_id_source_means_the_producer(source: Any) -> None:
+    body = events.encode(1, {events.EVENT_ID: "e-1", events.EVENT_ID_SOURCE: source})
+    assert events.decode(body, None).id_source is IdSource.PRODUCER
+
+
 def test_outputs_of_one_event_have_one_id_whichever_pilot_made_them() -> None:
     event = events.decode(events.encode("x"), "m-1")
     one = events.output_headers(event, pilot_id="p1", task="img:1 a", durations={"task": 1.23456})
