@@ -5,6 +5,7 @@ A failed event goes back to its own queue, with the failures counted in its head
 keeps a copy only under a message id of its own: some drop what they take for a repetition.
 """
 
+import hashlib
 import secrets
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -19,6 +20,7 @@ from ewms.secret import redact
 log = structlog.stdlib.get_logger(__name__)
 
 _MAX_ERROR = 2000
+_ID_CHARS = 32
 
 
 @attrs.frozen(kw_only=True)
@@ -70,4 +72,6 @@ def unchanged(event: events.Event) -> bytes:
 
 
 def _message_id(event: events.Event) -> str:
-    return f"{event.event_id}-{secrets.token_hex(4)}"
+    # Not the event's own, which may be longer than a broker takes (255 bytes), or no UTF-8: the copy has it in its body.
+    identity = hashlib.sha256(event.event_id.encode("utf-8", "backslashreplace")).hexdigest()
+    return f"{identity[:_ID_CHARS]}-{secrets.token_hex(4)}"

@@ -142,6 +142,20 @@ async def test_a_body_that_nobody_can_read_is_parked_at_once_and_whole(autojump_
     assert world.outputs == ["good"]  # it says nothing about this machine
 
 
+@pytest.mark.parametrize("event_id", ["x" * 300, "half a pair: \ud800", "e-1"])
+async def test_any_broker_takes_the_message_id_of_a_copy(
+    autojump_clock: MockClock, world: World, event_id: str
+) -> None:
+    """AMQP takes 255 bytes; an id that no broker takes would end pilot after pilot."""
+    world.put_event("bad", ewms_event_id=event_id)
+    assert await world.run() == ExitStatus.TASKS_FAILED
+    (left,) = world.queues["in"]
+    assert left.message_id is not None
+    assert len(left.message_id.encode()) <= 64
+    assert left.message_id.isascii()
+    assert world.left[0].event_id == event_id
+
+
 async def test_an_event_that_kills_pilots_is_parked_unrun(autojump_clock: MockClock, world: World) -> None:
     world.put("killer", returned=15)
     assert await world.run() == ExitStatus.ONLY_PARKED
