@@ -79,7 +79,7 @@ async def open_proxy(host: str, port: int) -> AsyncIterator[Proxy]:
     own_host, own_port = listener.socket.getsockname()
     proxy = Proxy(own_host, own_port, (host, port))
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(trio.serve_listeners, proxy.serve, [listener])
+        nursery.start_soon(trio.serve_listeners, proxy.serve, [listener])  # noqa: ASYNC113  it listens already
         try:
             yield proxy
         finally:

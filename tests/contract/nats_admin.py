@@ -18,7 +18,7 @@ async def as_admin(address: str, token: Secret, use: Callable[[Any], Awaitable[o
         try:
             return await use(client.jetstream())
         finally:
-            await client.close()
+            await client.close()  # noqa: ASYNC102  asyncio, where nobody cancels it
 
     return await trio.to_thread.run_sync(lambda: asyncio.run(work()))
 

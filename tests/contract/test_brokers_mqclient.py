@@ -22,8 +22,8 @@ THEIRS = """
 import asyncio, json, os, sys
 from mqclient.queue import Queue
 
-action, address, name, count = sys.argv[1:]
-queue = Queue("rabbitmq", address=address, name=name, auth_token=sys.stdin.readline().strip(), timeout=15)
+broker_type, action, address, name, count = sys.argv[1:]
+queue = Queue(broker_type, address=address, name=name, auth_token=sys.stdin.readline().strip(), timeout=15)
 
 async def put():
     async with queue.open_pub() as publisher:
@@ -59,14 +59,16 @@ VALUES: list[Any] = [
 
 @attrs.frozen
 class Theirs:
+    broker_type: str
     address: str
+    """As they take it."""
     token: Secret
     queue: str
 
     async def run(self, action: str, lines: str = "", count: int = 0) -> str:
         with trio.fail_after(60):
             done = await trio.run_process(
-                [sys.executable, "-c", THEIRS, action, self.address, self.queue, str(count)],
+                [sys.executable, "-c", THEIRS, self.broker_type, action, self.address, self.queue, str(count)],
                 stdin=f"{self.token.reveal()}\n{lines}".encode(),
                 capture_stdout=True,
                 stderr=subprocess.DEVNULL,
@@ -74,17 +76,29 @@ class Theirs:
         return done.stdout.decode()
 
 
-@pytest.fixture
-def theirs(rabbit_access, request: pytest.FixtureRequest) -> Theirs:  # type: ignore[no-untyped-def]
+def rabbitmq(access: Any) -> tuple[str, Secret]:
+    where = parse_address(access.address, access.token)
+    return f"{where.user}@{where.host}:{where.port}", where.password
+
+
+def nats(access: Any) -> tuple[str, Secret]:
+    # Their client of NATS has no other place for a token.
+    return f"nats://{access.token.reveal()}@{access.address}", Secret("")
+
+
+@pytest.fixture(params=[("rabbitmq", "rabbit_access", rabbitmq), ("nats", "nats_access", nats)], ids=lambda row: row[0])
+def theirs(request: pytest.FixtureRequest) -> Theirs:
     pytest.importorskip("mqclient")
-    where = parse_address(rabbit_access.address, rabbit_access.token)
-    return Theirs(f"{where.user}@{where.host}:{where.port}", where.password, f"test-{abs(hash(request.node.name))}")
+    broker_type, access, address = request.param
+    queue = f"test-{abs(hash(request.node.name))}"
+    where, token = address(request.getfixturevalue(access))
+    return Theirs(broker_type, where, token, queue)
 
 
 async def test_what_they_put_we_read(theirs: Theirs) -> None:
     await theirs.run("put", "".join(json.dumps(value) + "\n" for value in VALUES))
     async with (
-        open_broker("rabbitmq", theirs.address, theirs.token) as broker,
+        open_broker(theirs.broker_type, theirs.address, theirs.token) as broker,
         broker.source(theirs.queue, prefetch=3) as source,
     ):
         for value in VALUES:
@@ -92,13 +106,17 @@ async def test_what_they_put_we_read(theirs: Theirs) -> None:
                 delivery = await source.receive()
             event = events.decode(delivery.body, delivery.message_id)
             assert event.data == value
-            assert event.id_source is events.IdSource.HASH
+            # NATS numbers all messages of a stream.
+            assert event.id_source is (events.IdSource.BROKER if theirs.broker_type == "nats" else events.IdSource.HASH)
             assert await source.ack(delivery)
 
 
 async def test_what_we_put_they_read(theirs: Theirs) -> None:
     binary = bytes(range(256))
-    async with open_broker("rabbitmq", theirs.address, theirs.token) as broker, broker.sink(theirs.queue) as sink:
+    async with (
+        open_broker(theirs.broker_type, theirs.address, theirs.token) as broker,
+        broker.sink(theirs.queue) as sink,
+    ):
         for number, value in enumerate([*VALUES, binary]):
             await sink.publish(events.encode(value, {"ewms-pilot": "p"}), message_id=str(number))
     received = [json.loads(line) for line in (await theirs.run("get", count=len(VALUES) + 1)).splitlines()]

@@ -1,4 +1,7 @@
-"""`[nats|tls://][token@|user:pass@]host[:port][,…]` → where to connect to and as whom; pure."""
+"""`[nats|tls://][token@|user:pass@]host[:port][,…]` → where to connect to and as whom; a queue's names there; pure.
+
+The names are those of `oms-mqclient` 2.x, which is the client of the people whose events these are.
+"""
 
 from typing import Final
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -9,6 +12,9 @@ from ewms.pilot.brokers.base import BrokerRefused
 from ewms.secret import Secret
 
 PATTERN: Final = "[nats|tls://][token@|user:pass@]host[:port][,host[:port]…]"
+CONSUMER: Final = "psub"
+"""The durable consumer that all pilots of a queue share."""
+_NOT_IN_A_NAME: Final = frozenset(" \t\r\n.*>/\\")
 _SCHEMES: Final = frozenset({"nats", "tls"})
 _PORT: Final = 4222
 
@@ -28,6 +34,33 @@ class NatsAddress:
     def __str__(self) -> str:
         """The address without token, user and password, for people."""
         return ",".join(self.servers)
+
+
+@attrs.frozen
+class QueueNames:
+    """What a queue is called on a NATS server."""
+
+    queue: str
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse what cannot be a name there."""
+        if not self.queue or _NOT_IN_A_NAME & set(self.queue):
+            raise BrokerRefused(f"queue {self.queue!r} cannot be on NATS: no spaces, dots, stars and slashes there")
+
+    @property
+    def stream(self) -> str:
+        """Where its messages are."""
+        return f"{self.queue}-stream"
+
+    @property
+    def subject(self) -> str:
+        """What they are published to."""
+        return f"{self.queue}-subject"
+
+    @property
+    def pull_subject(self) -> str:
+        """Where messages are asked for."""
+        return f"$JS.API.CONSUMER.MSG.NEXT.{self.stream}.{CONSUMER}"
 
 
 def parse_address(address: str, auth_token: Secret) -> NatsAddress:

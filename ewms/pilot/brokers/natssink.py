@@ -10,7 +10,8 @@ import trio
 
 from ewms.pilot.brokers.base import BrokerLost, PublishRefused
 from ewms.pilot.brokers.link import FIRST_WAIT, LONGEST_WAIT, WireLost
-from ewms.pilot.brokers.natsqueue import NatsLink, NatsQueue
+from ewms.pilot.brokers.natsaddress import QueueNames
+from ewms.pilot.brokers.natsqueue import NatsLink, ensure_stream
 from ewms.pilot.brokers.natswire import NobodyThere, Refused
 from ewms.supervision import backoff
 
@@ -30,7 +31,7 @@ class NatsSink:
 
     def __init__(self, link: NatsLink, queue: str) -> None:
         self._link = link
-        self._names = NatsQueue(queue)
+        self._names = QueueNames(queue)
 
     @property
     def queue(self) -> str:
@@ -42,7 +43,7 @@ class NatsSink:
         deadline = trio.current_time() + self._link.give_up_after
         for wait in backoff(FIRST_WAIT, LONGEST_WAIT):
             try:
-                await self._names.ensure_stream(await self._link.wire())
+                await ensure_stream(await self._link.wire(), self._names)
             except (WireLost, NobodyThere) as error:
                 if trio.current_time() + wait > deadline:
                     raise BrokerLost(f"queue {self.queue!r} cannot be opened: is JetStream on? {error}") from error

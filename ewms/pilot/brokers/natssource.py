@@ -16,7 +16,8 @@ import trio
 
 from ewms.pilot.brokers.base import BrokerError, BrokerLost, BrokerRefused, Delivery
 from ewms.pilot.brokers.link import FIRST_WAIT, LONGEST_WAIT, WireLost, raise_again
-from ewms.pilot.brokers.natsqueue import NatsLink, NatsQueue
+from ewms.pilot.brokers.natsaddress import QueueNames
+from ewms.pilot.brokers.natsqueue import NatsLink, ensure_consumer
 from ewms.pilot.brokers.natssink import message_id_of
 from ewms.pilot.brokers.natswire import Consumer, Inbox, Incoming, NatsWire, NobodyThere, Status
 from ewms.supervision import backoff
@@ -56,7 +57,7 @@ class NatsSource:
 
     def __init__(self, link: NatsLink, queue: str, prefetch: int) -> None:
         self._link = link
-        self._names = NatsQueue(queue)
+        self._names = QueueNames(queue)
         self._prefetch = prefetch
         self._pushed, self._waiting = trio.open_memory_channel[Delivery](math.inf)
         self._held: set[Held] = set()
@@ -121,7 +122,7 @@ class NatsSource:
 
     async def _consume(self) -> NoReturn:
         wire = await self._link.wire()
-        consumer = await self._names.ensure_consumer(wire)
+        consumer = await ensure_consumer(wire, self._names)
         with wire.while_open():
             await self._start(wire, consumer)
             try:
