@@ -72,6 +72,6 @@ def unchanged(event: events.Event) -> bytes:
 
 
 def _message_id(event: events.Event) -> str:
-    # Not the event's own, which may be longer than a broker takes (255 bytes), or no UTF-8: the copy has it in its body.
+    # Not the event's own id, which may be too long for a broker (255 bytes), or no UTF-8; the body has that.
     identity = hashlib.sha256(event.event_id.encode("utf-8", "backslashreplace")).hexdigest()
     return f"{identity[:_ID_CHARS]}-{secrets.token_hex(4)}"
