@@ -4,6 +4,7 @@ import attrs
 
 from ewms.tms.board import Board
 from ewms.tms.condor.base import Acted, Schedd
+from ewms.tms.exclusions import Exclusions
 from ewms.tms.ledger import Ledger
 from ewms.tms.liveness import Pulse
 from ewms.tms.lookup import exactly
@@ -31,6 +32,7 @@ class Context:
     metrics: Metrics = attrs.field(factory=Metrics)
     pulse: Pulse = attrs.field(factory=Pulse)
     sites: SiteTally = attrs.field(factory=SiteTally)
+    exclusions: Exclusions = attrs.field(factory=Exclusions)
 
     async def recheck(self, uuid: str) -> Taskforce | None:
         """The taskforce as the WMS sees it now; None when it does not know it."""

@@ -9,6 +9,7 @@ import trio
 
 from ewms.contract import day_log_name
 from ewms.tms.errors import OrderRefused
+from ewms.tms.exclusions import Exclusions, load
 from ewms.tms.settings import Settings
 from ewms.tms.submission import build
 from ewms.wms.client import WMS
@@ -21,6 +22,7 @@ log = structlog.stdlib.get_logger(__name__)
 async def run_dry(settings: Settings, wms: WMS, schedd_name: str) -> NoReturn:
     """Print the submit description of each new start order, for ever; nothing else is touched."""
     log.info("dry run: nothing will be submitted, removed or reported", schedd=schedd_name)
+    exclusions = await trio.to_thread.run_sync(load, settings)
     shown: str | None = None
     while True:
         try:
@@ -30,16 +32,16 @@ async def run_dry(settings: Settings, wms: WMS, schedd_name: str) -> NoReturn:
         else:
             if order is not None and order.taskforce.taskforce_uuid != shown:
                 shown = order.taskforce.taskforce_uuid
-                print(describe(order, settings), flush=True)  # noqa: T201  it is this mode's output
+                print(describe(order, settings, exclusions), flush=True)  # noqa: T201  it is this mode's output
         await trio.sleep(settings.outer_loop_wait)
 
 
-def describe(order: StartOrder, settings: Settings) -> str:
+def describe(order: StartOrder, settings: Settings, exclusions: Exclusions | None = None) -> str:
     """The submit description as one would write it, without the envfile's values."""
     log_path = settings.job_dir / day_log_name(time.strftime("%Y-%m-%d", time.gmtime()))
     uuid = order.taskforce.taskforce_uuid
     try:
-        submission = build(order, settings, log_path)
+        submission = build(order, settings, log_path, exclusions.avoided() if exclusions else ())
     except OrderRefused as refusal:
         return f"# taskforce {uuid} would be refused: {refusal}"
     lines = [f"{key} = {value}" for key, value in submission.description.items()]

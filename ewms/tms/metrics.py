@@ -101,6 +101,9 @@ class Metrics:
         self.site_runs = Table(gauge("site_runs", "Runs of pilots that ended lately, by site", "site"))
         self.site_failures = Table(gauge("site_failures", "Failed runs and quick deaths among them, by site", "site"))
         self.suspicious = Table(gauge("suspicious", "Sites and hosts that fail much more often than others", "place"))
+        self.excluded = Table(
+            gauge("excluded", "Sites and hosts that new workers avoid, and until when (epoch s)", "place")
+        )
 
         self._log_lag_bytes = gauge("log_lag_bytes", "Bytes of day logs that are not read yet")
         self._log_lag_seconds = gauge("log_lag_seconds", "Since when the oldest of them wait")

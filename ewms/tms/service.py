@@ -22,6 +22,7 @@ from ewms.tms.context import Context
 from ewms.tms.dryrun import run_dry
 from ewms.tms.envfile import parse_pilot_variables
 from ewms.tms.errors import SetupError
+from ewms.tms.exclusions import load as load_exclusions
 from ewms.tms.housekeeping import run_housekeeping
 from ewms.tms.inside import Inside, run_outside
 from ewms.tms.ledger import Ledger
@@ -86,7 +87,18 @@ async def _serve(settings: Settings, inside: Inside, task_status: trio.TaskStatu
         )
         schedd_name = await _meet_schedd(schedd, settings)
         outbox, board = Outbox(wms, ledger), Board()
-        ctx = Context(settings, schedd_name, wms, schedd, ledger, outbox, board, inside.metrics, inside.pulse)
+        ctx = Context(
+            settings,
+            schedd_name,
+            wms,
+            schedd,
+            ledger,
+            outbox,
+            board,
+            inside.metrics,
+            inside.pulse,
+            exclusions=await trio.to_thread.run_sync(load_exclusions, settings),
+        )
         log.info("TMS running", schedd=schedd_name, wms=settings.wms_address, job_dir=str(settings.job_dir))
         inside.show(ctx)
         await serve(ctx, task_status=task_status)

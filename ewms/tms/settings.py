@@ -189,6 +189,11 @@ class Settings:
         "values of OSG_SITE_NAME to avoid, separated by ';' (';' alone for none)",
         default=_EXCLUDED_OSG_SITES,
     )
+    exclude_suspicious: bool = variable(
+        "TMS_EXCLUDE_SUSPICIOUS",
+        "new workers avoid, for a day, sites and hosts where pilots fail much more often than elsewhere",
+        default=False,
+    )
     max_idle: Annotated[int, AtLeast(1)] = variable(
         "TMS_MAX_IDLE", "idle workers of one taskforce that wait in the queue at a time", default=200
     )

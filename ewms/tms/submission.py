@@ -1,6 +1,6 @@
 """Start order and settings → submit description and envfile (pure)."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from posixpath import normpath
 
@@ -43,12 +43,15 @@ class Submission:
     envfile: str = attrs.field(repr=False)
 
 
-def build(order: StartOrder, settings: Settings, log_path: Path) -> Submission:
-    """What to submit for `order`; raises `OrderRefused` with the reason when it cannot be honoured as it is."""
+def build(order: StartOrder, settings: Settings, log_path: Path, avoided: Iterable[tuple[str, str]] = ()) -> Submission:
+    """What to submit for `order`; raises `OrderRefused` with the reason when it cannot be honoured as it is.
+
+    `avoided`: machine attributes and the values that a worker's machine must not have, besides those of the settings.
+    """
     taskforce = order.taskforce
     uuid = checked_uuid(taskforce.taskforce_uuid)
     own_requirements = checked("condor_requirements", taskforce.worker_config.condor_requirements).strip()
-    requirements = _requirements(own_requirements, settings)
+    requirements = _requirements(own_requirements, settings, avoided)
     taskforce_dir = settings.job_dir / taskforce_dir_name(uuid)
     envfile_path = taskforce_dir / ENVFILE_NAME
     priority = priority_ramp(taskforce.worker_config.priority, _n_workers(taskforce))
@@ -109,10 +112,11 @@ def _image(taskforce: Taskforce, settings: Settings) -> str:
     return checked("container_image", sources[pilot.image_source].replace("{tag}", checked_tag(pilot.tag)))
 
 
-def _requirements(own: str, settings: Settings) -> str:
+def _requirements(own: str, settings: Settings, avoided: Iterable[tuple[str, str]]) -> str:
     base = settings.base_requirements.strip()
     excluded = [("GLIDEIN_Site", site) for site in settings.excluded_glidein_sites]
     excluded += [("OSG_SITE_NAME", site) for site in settings.excluded_osg_sites]
+    excluded += [each for each in avoided if each not in excluded]
     terms = [f"({base})"] if base else []
     # =!= lets a machine pass that does not name its site.
     terms += [f"{attribute} =!= {classad_string(site)}" for attribute, site in excluded]

@@ -44,6 +44,11 @@ class Suspect:
     elsewhere: float
     """The share of runs that fail in the better half of the pool."""
 
+    @property
+    def place(self) -> str:
+        """Its name with its kind."""
+        return f"{self.kind} {self.name}"
+
     def __str__(self) -> str:
         return (
             f"{self.kind} {self.name}: {self.count.failures} of {self.count.runs} runs failed,"
@@ -59,6 +64,13 @@ class Exclusion:
     name: str
     until: float
     reason: str
+    share: float = 0.0
+    """Its share of the pool when it was excluded: what no worker goes to any more soon looks small."""
+
+    @property
+    def place(self) -> str:
+        """Its name with its kind."""
+        return f"{self.kind} {self.name}"
 
 
 @attrs.frozen
@@ -130,11 +142,13 @@ def decide(
     for suspect in suspects:
         if any((each.kind, each.name) == (suspect.kind, suspect.name) for each in kept):
             continue
-        places = [(each.kind, each.name) for each in kept] + [(suspect.kind, suspect.name)]
-        if sum(_share(pool, kind, name) for kind, name in places) > rules.max_excluded * total:
+        size = _size(pool, suspect.kind, suspect.name)
+        taken = sum(max(_size(pool, each.kind, each.name), each.share * total) for each in kept)
+        if size + taken > rules.max_excluded * total:
             refused.append(suspect)
             continue
-        exclusion = Exclusion(suspect.kind, suspect.name, now + rules.exclude_for, str(suspect))
+        share = size / total if total else 0.0
+        exclusion = Exclusion(suspect.kind, suspect.name, now + rules.exclude_for, str(suspect), share)
         kept.append(exclusion)
         added.append(exclusion)
     return Decision(tuple(kept), tuple(added), tuple(lapsed), tuple(refused))
@@ -146,7 +160,7 @@ def avoided(exclusions: Iterable[Exclusion]) -> list[tuple[str, str]]:
     return [(attribute, each.name) for each in exclusions for attribute in attributes[each.kind]]
 
 
-def _share(pool: Mapping[Kind, Mapping[str, Count]], kind: Kind, name: str) -> int:
+def _size(pool: Mapping[Kind, Mapping[str, Count]], kind: Kind, name: str) -> int:
     count = pool.get(kind, {}).get(name)
     return _worth(count) if count else 0
 

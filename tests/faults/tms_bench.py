@@ -12,6 +12,7 @@ from ewms.testing.wms import Standin
 from ewms.testing.wms.schema import WorkflowRequest, structure
 from ewms.tms.board import Board
 from ewms.tms.context import Context
+from ewms.tms.exclusions import load
 from ewms.tms.ledger import Ledger
 from ewms.tms.outbox import Outbox
 from ewms.tms.service import serve
@@ -77,7 +78,8 @@ class Bench:
         """One run of the TMS; leaving is what a signal does."""
         async with open_wms(self.standin.address, None, retry=Retry(first=0.02, cap=0.05)) as wms:
             ledger = Ledger(self.settings.state_dir / "ledger")
-            ctx = Context(self.settings, SCHEDD, wms, self.schedd, ledger, Outbox(wms, ledger), Board())
+            outbox, excluded = Outbox(wms, ledger), load(self.settings)
+            ctx = Context(self.settings, SCHEDD, wms, self.schedd, ledger, outbox, Board(), exclusions=excluded)
             async with trio.open_nursery() as nursery:
                 await nursery.start(serve, ctx)
                 yield ctx

@@ -253,6 +253,15 @@ def test_never_more_than_the_floor_allows(pool: dict[str, Count], share: float) 
     assert len(decision.excluded) + len(decision.refused) == len(pool)
 
 
+def test_an_excluded_place_keeps_its_size_for_the_floor() -> None:
+    """Nobody goes there any more, so that it looks small: its own exclusion must not make room for the next one."""
+    pool = {"A": Count(10, 0, 0, 800_000), "B": Count(10, 9, 0, 100_000), "C": Count(10, 9, 0, 150_000)}
+    first = decide([], [suspect("C")], {"site": pool}, 0, Rules())
+    assert [each.name for each in first.excluded] == ["C"]
+    later = decide(first.excluded, [suspect("B")], {"site": {**pool, "C": Count(0, 0, 0, 0)}}, 10, Rules())
+    assert [each.name for each in later.refused] == ["B"]
+
+
 def test_what_a_new_worker_avoids() -> None:
     exclusions = [Exclusion("site", "X", 0, ""), Exclusion("host", "n1.x.org", 0, "")]
     assert avoided(exclusions) == [("GLIDEIN_Site", "X"), ("OSG_SITE_NAME", "X"), ("Machine", "n1.x.org")]
