@@ -3,7 +3,8 @@
 import gzip
 import json
 import sys
-from collections.abc import Iterable, Iterator
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Final, NoReturn, cast
@@ -16,6 +17,9 @@ from ewms.tms.eventlog.format import cut
 from ewms.tms.eventlog.reader import BATCH, LONGEST_EVENT, Position, read_on
 from ewms.tms.eventlog.story import Story
 from ewms.tms.eventlog.tally import Tally
+from ewms.tms.expiry import LOG_ARCHIVE_SUFFIX
+from ewms.tms.log_sites import EVER, HOSTS_HEAD, SITES_HEAD, report_of
+from ewms.tms.sites import SiteTally
 
 _LONG_READ: Final = 64 << 20  # bytes from which on a progress bar is worth it
 _FOLLOW_POLL: Final = 1.0  # s
@@ -27,7 +31,8 @@ class _Logs:
     def __init__(self, paths: Iterable[Path]) -> None:
         self.paths = tuple(dict.fromkeys(paths))
         self.board = Board()
-        self.tallies = {path: Tally(day_of(path.name)) for path in self.paths}
+        self.tallies = {path: Tally(day_of(path.name.removesuffix(LOG_ARCHIVE_SUFFIX))) for path in self.paths}
+        self.sites = SiteTally(EVER)
         for path, tally in self.tallies.items():
             self.board.restore(f"{path.name} {path}", tally)
 
@@ -68,8 +73,9 @@ class _Logs:
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 @click.option("--why", metavar="TF-…", help="Tell the story of one taskforce (its UUID, or cluster:ID).")
+@click.option("--sites", is_flag=True, help="Show where pilots fail: runs, failures and quick deaths by site and host.")
 @click.option("--follow", is_flag=True, help="Go on reading, and show the table anew when it changed; end with Ctrl-C.")
-def log(files: tuple[Path, ...], *, as_json: bool, why: str | None, follow: bool) -> None:
+def log(files: tuple[Path, ...], *, as_json: bool, why: str | None, sites: bool, follow: bool) -> None:
     """Read job event logs (also gzip-compressed ones): taskforces, statuses, errors.
 
     \b
@@ -77,10 +83,13 @@ def log(files: tuple[Path, ...], *, as_json: bool, why: str | None, follow: bool
       ewms log 2026-11-21.tms.jel
       ewms log --json *.tms.jel | jq '.taskforces | length'
       ewms log --why TF-6b021623-cfa0c83f 2026-11-21.tms.jel
+      ewms log --sites *.tms.jel *.tms.jel.gz
       ewms log --follow 2026-11-21.tms.jel
     """
-    if follow and (as_json or why or any(path.suffix == ".gz" for path in files)):
-        raise click.UsageError("--follow shows the table of logs that still grow: without --json, --why and .gz")
+    if follow and (as_json or why or sites or any(path.suffix == LOG_ARCHIVE_SUFFIX for path in files)):
+        raise click.UsageError("--follow shows the table of logs that still grow: without --json, --why, --sites, .gz")
+    if sites and why:
+        raise click.UsageError("--sites is about places, --why about one taskforce: use one of them")
     logs = _Logs(files)
     try:
         if follow:
@@ -88,13 +97,15 @@ def log(files: tuple[Path, ...], *, as_json: bool, why: str | None, follow: bool
         _read_all(logs)
         if why is not None:
             click.echo(_why(logs, why))
+        elif sites:
+            _show_sites(logs, as_json=as_json)
         elif as_json:
             click.echo(json.dumps(logs.summary(), indent=2))
         else:
             _show(logs)
     except KeyboardInterrupt:
         return
-    except (OSError, EOFError) as error:  # gzip says EOFError for a cut file
+    except (OSError, EOFError, zlib.error) as error:  # gzip says EOFError for a cut file
         raise click.ClickException(f"cannot read: {error}") from error
 
 
@@ -103,9 +114,10 @@ def _read_all(logs: _Logs) -> None:
     with click.progressbar(
         length=total, label="reading", file=sys.stderr, hidden=total < _LONG_READ or not sys.stderr.isatty()
     ) as bar:
-        for path, tally in logs.tallies.items():
+        # By their days: the memory of runs follows the events' time.
+        for path, tally in sorted(logs.tallies.items(), key=lambda item: item[1].near):
             for data in _pieces(path, tally):
-                tally.feed(data)
+                logs.sites.take(tally.feed(data), tally.near)
                 bar.update(len(data))
 
 
@@ -126,7 +138,7 @@ def _pieces(path: Path, tally: Tally | None = None) -> Iterator[bytes]:
 
 
 def _open(path: Path) -> IO[bytes]:
-    return cast("IO[bytes]", gzip.open(path)) if path.suffix == ".gz" else path.open("rb")
+    return cast("IO[bytes]", gzip.open(path)) if path.suffix == LOG_ARCHIVE_SUFFIX else path.open("rb")
 
 
 async def _follow(logs: _Logs) -> NoReturn:
@@ -150,8 +162,28 @@ async def _follow(logs: _Logs) -> NoReturn:
 
 def _show(logs: _Logs) -> None:
     reports = logs.reports()
-    rows = [_row(report) for report in reports]
-    head = ("taskforce", "cluster", "workers", "ended", "errors")
+    _print_table(("taskforce", "cluster", "workers", "ended", "errors"), [_row(report) for report in reports])
+    events = sum(tally.events for tally in logs.tallies.values())
+    damaged = sum(tally.damaged for tally in logs.tallies.values())
+    click.echo(f"{len(reports)} taskforces, {events} events, {damaged} damaged")
+
+
+def _show_sites(logs: _Logs, *, as_json: bool) -> None:
+    report = report_of(logs.sites)
+    if as_json:
+        click.echo(json.dumps(report.summary(), indent=2))
+        return
+    if not report.sites:
+        click.echo("no run of a worker has ended")
+        return
+    _print_table(SITES_HEAD, report.site_rows())
+    if hosts := report.host_rows():
+        _print_table(HOSTS_HEAD, hosts)
+    for verdict in report.verdicts():
+        click.echo(verdict)
+
+
+def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     try:
         from rich.console import Console
         from rich.table import Table
@@ -163,9 +195,6 @@ def _show(logs: _Logs) -> None:
         for row in rows:
             table.add_row(*(cell.replace("[", "\\[") for cell in row))
         Console().print(table)
-    events = sum(tally.events for tally in logs.tallies.values())
-    damaged = sum(tally.damaged for tally in logs.tallies.values())
-    click.echo(f"{len(reports)} taskforces, {events} events, {damaged} damaged")
 
 
 def _row(report: TaskforceReport) -> tuple[str, ...]:

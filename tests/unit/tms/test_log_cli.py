@@ -84,3 +84,71 @@ def test_why_of_an_unknown_taskforce() -> None:
 def test_follow_needs_a_growing_log() -> None:
     result = run("--follow", "--json", JEL / "vacate.jel")
     assert result.exit_code == 2
+
+
+def log_with_a_black_hole(path: Path, *, procs: int, site: str, status: int, seconds: int) -> None:
+    lines = []
+    for proc in range(procs):
+        head, host = f"(007.{proc:03d}.000) 2026-11-20", f"node1.{site.lower()}.org"
+        lines += [
+            f"001 {head} 10:00:00Z Job executing on host: <1.2.3.4:5>\n\tSlotName: slot1@{host}",
+            f'008 {head} 10:00:01Z HTChirpEWMSPilotSite: "{site}"',
+            f'008 {head} 10:00:01Z HTChirpEWMSPilotHost: "{host}"',
+            f"005 {head} 10:00:{seconds}Z Job terminated.\n\t(1) Normal termination (return value {status})",
+        ]
+    text = "".join(f"{line}\n...\n" for line in lines).encode()
+    path.write_bytes(gzip.compress(text) if path.suffix == ".gz" else text)
+
+
+@pytest.fixture
+def two_days(tmp_path: Path) -> list[Path]:
+    logs = [tmp_path / "2026-11-21.tms.jel", tmp_path / "2026-11-20.tms.jel.gz"]
+    log_with_a_black_hole(logs[0], procs=40, site="GOOD", status=0, seconds=50)
+    log_with_a_black_hole(logs[1], procs=20, site="HOLE", status=1, seconds=10)
+    return logs
+
+
+def test_sites_as_json(two_days: list[Path]) -> None:
+    found = json.loads(run("--sites", "--json", *two_days).output)
+    hole = {"runs": 20, "failures": 20, "quick_deaths": 20, "busy_s": 200}
+    good = {"runs": 40, "failures": 0, "quick_deaths": 0, "busy_s": 2000}
+    assert found["sites"] == {"HOLE": hole, "GOOD": good}
+    assert found["hosts"] == {
+        "node1.hole.org": {"site": "HOLE", **hole},
+        "node1.good.org": {"site": "GOOD", **good},
+    }
+    assert [(each["kind"], each["name"]) for each in found["suspicious"]] == [("site", "HOLE")]
+
+
+@pytest.mark.parametrize("rich", [True, False])
+def test_sites_as_a_table(two_days: list[Path], rich: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not rich:
+        monkeypatch.setitem(sys.modules, "rich.console", None)
+    output = run("--sites", *two_days).output
+    assert "20 (100%)" in output
+    assert "node1.hole.org" in output
+    assert "node1.good.org" not in output  # nothing failed there
+    assert "suspicious: site HOLE: 20 of 20 runs failed, 20 of them within 120 s; elsewhere 0% fail" in output
+    output = run("--sites", two_days[0]).output
+    assert "no site or host differs much from the others" in output
+
+
+def test_sites_where_nothing_has_ended(tmp_path: Path) -> None:
+    path = tmp_path / "2026-11-21.tms.jel"
+    path.touch()
+    assert run("--sites", path).output == "no run of a worker has ended\n"
+
+
+def test_sites_and_why_are_two_questions(two_days: list[Path]) -> None:
+    assert run("--sites", "--why", "TF-1", *two_days).exit_code == 2
+    assert run("--sites", "--follow", two_days[0]).exit_code == 2
+
+
+def test_a_damaged_archive_is_a_readable_error(tmp_path: Path) -> None:
+    path = tmp_path / "2026-11-21.tms.jel.gz"
+    data = bytearray(gzip.compress((JEL / "vacate.jel").read_bytes()))
+    data[12:20] = b"\xff" * 8
+    path.write_bytes(data)
+    result = run(path)
+    assert result.exit_code == 1
+    assert "cannot read" in result.output
