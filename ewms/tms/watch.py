@@ -19,6 +19,7 @@ from ewms.contract import DAY_LOG_SUFFIX
 from ewms.tms.board import Board, day_of
 from ewms.tms.eventlog import checkpoint
 from ewms.tms.eventlog.reader import Position, read_on
+from ewms.tms.expiry import LOG_ARCHIVE_SUFFIX
 from ewms.tms.liveness import beat_here
 from ewms.tms.sites import SiteTally
 
@@ -27,6 +28,7 @@ log = structlog.stdlib.get_logger(__name__)
 CHECKPOINT_INTERVAL: Final = 30.0
 """Seconds between two checkpoints of one log: what a crash makes us read again."""
 _LAST_CHECKPOINT: Final = 10.0
+_ARCHIVE_SUFFIX: Final = DAY_LOG_SUFFIX + LOG_ARCHIVE_SUFFIX
 
 Stamp = tuple[int, int, int]
 """A file's inode, size and time of change: while they stay, there is nothing to read."""
@@ -57,7 +59,7 @@ async def watch_logs(
     async with trio.open_nursery() as nursery:
         while True:
             try:
-                stamps = await trio.to_thread.run_sync(_stamps, directory)
+                stamps, archived = await trio.to_thread.run_sync(_look, directory)
             except OSError as error:
                 fault.say("the job event logs cannot be listed", directory=str(directory), error=str(error))
             else:
@@ -70,7 +72,7 @@ async def watch_logs(
                         await nursery.start(watchers[name].run)
                 known = frozenset()
                 for name, watcher in list(watchers.items()):
-                    watcher.look(stamps.get(name))
+                    watcher.look(stamps.get(name), is_archived=name in archived)
                     if watcher.finished():
                         del watchers[name]
                 if not started:
@@ -82,15 +84,18 @@ async def watch_logs(
             await trio.sleep(poll)
 
 
-def _stamps(directory: Path) -> dict[str, Stamp]:
-    found = {}
+def _look(directory: Path) -> tuple[dict[str, Stamp], set[str]]:
+    """The day logs that are there, and those that have an archive."""
+    found, archived = {}, set()
     with os.scandir(directory) as entries:
         for entry in entries:
-            if entry.name.endswith(DAY_LOG_SUFFIX):
+            if entry.name.endswith(_ARCHIVE_SUFFIX):
+                archived.add(entry.name.removesuffix(LOG_ARCHIVE_SUFFIX))
+            elif entry.name.endswith(DAY_LOG_SUFFIX):
                 with suppress(FileNotFoundError):  # it went while we looked
                     stat = entry.stat()
                     found[entry.name] = stat.st_ino, stat.st_size, stat.st_mtime_ns
-    return found
+    return found, archived
 
 
 class _Watcher:
@@ -113,10 +118,12 @@ class _Watcher:
         self._said_damaged = False
         self._said_foreign: set[int] = set()
 
-    def look(self, stamp: Stamp | None) -> None:
+    def look(self, stamp: Stamp | None, *, is_archived: bool) -> None:
         """What the directory says now; None: the log is not there."""
         if stamp is None:
-            if not self._is_gone:
+            if not self._is_gone and is_archived:
+                log.info("a job event log was archived; what it told stays counted", log=self._path.name)
+            elif not self._is_gone:
                 log.warning("a job event log is gone; what it told stays counted", log=self._path.name)
             self._is_gone, self._stamp = True, None
         elif stamp != self._stamp or self._reading.is_said:

@@ -177,6 +177,20 @@ async def test_a_deleted_log_stays_counted_until_its_clusters_were_told(stand: S
     assert list(stand.state_dir.iterdir()) == []
 
 
+async def test_a_log_that_housekeeping_archived_is_no_fault(stand: Stand, autojump_clock: object) -> None:
+    stand.append(submit() + TERMINATED + REMOVED)
+    with structlog.testing.capture_logs() as logs:
+        async with stand.watching():
+            stand.append(b"", NAME + ".gz")
+            (stand.directory / NAME).unlink()
+            await trio.sleep(3)
+            assert stand.seen() == {"TF-1": {"COMPLETED": {"null": 1}}}
+            await trio.sleep(3)
+    assert [entry["log_level"] for entry in logs if "was archived" in entry["event"]] == ["info"]
+    assert [entry["event"] for entry in logs if entry["log_level"] == "warning"] == []
+    assert said(logs, "told to its end") == 1
+
+
 async def test_a_log_that_went_while_we_were_away_is_still_told(stand: Stand, autojump_clock: object) -> None:
     stand.append(submit() + TERMINATED)
     async with stand.watching():
