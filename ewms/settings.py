@@ -92,7 +92,7 @@ def load(cls: type[T], environ: Mapping[str, str]) -> T:
         try:
             values[field.name] = _converter.structure(text, cast("type[Any]", field.type))
         except Exception as error:  # noqa: BLE001  cattrs wraps what a hook raises
-            shown = "the value (not shown)" if _holds_secret(field.type) else repr(text)
+            shown = "the value (not shown)" if _may_hold_secret(field.type) else repr(text)
             problems.append(f"{name}: {shown} is not allowed: {_reason(error)}")
     problems.extend(_between(cls, values))
     if problems:
@@ -132,8 +132,9 @@ def _reason(error: BaseException) -> str:
     return str(error)
 
 
-def _holds_secret(kind: Any) -> bool:
-    return kind is Secret or any(_holds_secret(arg) for arg in get_args(kind))
+def _may_hold_secret(kind: Any) -> bool:
+    # A JSON object is an environment of somebody's task: its values may be passwords.
+    return kind is Secret or get_origin(kind) is dict or any(_may_hold_secret(arg) for arg in get_args(kind))
 
 
 # --- the text forms ---

@@ -123,6 +123,13 @@ def test_all_bad_values_are_told_at_once_and_no_token() -> None:
     assert all("\n" not in line for line in found)
 
 
+@pytest.mark.parametrize("text", ['{"PASSWORD": "hunter2hunter2"', '["hunter2hunter2"]', "hunter2hunter2"])
+def test_an_environment_that_is_no_json_object_is_not_shown(text: str) -> None:
+    (line,) = problems(NEEDED | {"EWMS_PILOT_TASK_ENV_JSON": text})
+    assert line.startswith("EWMS_PILOT_TASK_ENV_JSON: the value (not shown) is not allowed: use a JSON object")
+    assert "hunter2" not in line
+
+
 @pytest.mark.parametrize("name", ["EWMS_PILOT_TASK_IMAGE", "EWMS_PILOT_QUEUE_INCOMING"])
 def test_what_is_required_may_not_be_empty(name: str) -> None:
     assert problems(NEEDED | {name: ""}) == [f"{name}: is required but empty"]
