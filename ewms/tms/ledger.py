@@ -59,7 +59,7 @@ class Ledger:
         await trio.to_thread.run_sync(lambda: self._path(uuid).unlink(missing_ok=True))
 
     async def entries(self) -> list[Entry]:
-        """Every entry."""
+        """Every entry; one that cannot be read is as in `read`, and keeps nobody from the others."""
         return await trio.to_thread.run_sync(lambda: list(self._all()))
 
     async def prune(self, before: float) -> int:
@@ -78,7 +78,7 @@ class Ledger:
             return None
         except LedgerDamaged as error:
             log.error("ledger entry is damaged, looking everywhere for its cluster", file=str(path), error=str(error))
-            return Entry(taskforce_uuid=uuid, log_path="", n_workers=0, intended_at=0)
+            return _unknown(uuid)
 
     def write_now(self, entry: Entry) -> None:
         """As `write`, without a thread."""
@@ -86,11 +86,20 @@ class Ledger:
 
     def _all(self) -> Iterator[Entry]:
         for path in sorted(self._directory.glob("*.json")):
-            if (entry := self.read_now(path.stem)) is not None:
+            try:
+                entry = self.read_now(path.stem)
+            except OSError as error:
+                log.error("ledger entry cannot be read, taking it for an intent", file=str(path), error=str(error))
+                entry = _unknown(path.stem)
+            if entry is not None:
                 yield entry
 
     def _path(self, uuid: str) -> Path:
         return self._directory / f"{uuid}.json"
+
+
+def _unknown(uuid: str) -> Entry:
+    return Entry(taskforce_uuid=uuid, log_path="", n_workers=0, intended_at=0)
 
 
 def _created_at(path: Path) -> float:

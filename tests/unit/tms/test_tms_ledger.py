@@ -48,6 +48,17 @@ async def test_reading_writing_changing(tmp_path: Path) -> None:
     assert adopted.confirmed_at == 9.0
 
 
+async def test_one_file_that_cannot_be_read_hides_no_other(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    await ledger.write(attrs.evolve(ENTRY, taskforce_uuid="TF-2", cluster_id=7))
+    (tmp_path / "TF-1.json").mkdir()  # for root too
+    with capture_logs() as logs:
+        entries = await ledger.entries()
+    assert [(entry.taskforce_uuid, entry.cluster_id) for entry in entries] == [("TF-1", None), ("TF-2", 7)]
+    assert entries[0].is_unsettled
+    assert [line["log_level"] for line in logs] == ["error"]
+
+
 async def test_a_damaged_file_counts_as_an_intent(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     (tmp_path / "TF-1.json").write_bytes(b"{")
