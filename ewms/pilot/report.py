@@ -48,6 +48,13 @@ class Report:
         self._note(ChirpAttribute.STARTED_TIMESTAMP, int(self._epoch()))
         self.status(PilotStatus.STARTED)
 
+    def place(self, site: str, host: str) -> None:
+        """Where the pilot runs; what is not known ("") is not told."""
+        if site:
+            self._note(ChirpAttribute.SITE, site)
+        if host:
+            self._note(ChirpAttribute.HOST, host)
+
     def status(self, status: PilotStatus) -> None:
         """The pilot's state; goes at once."""
         if status != self._status:

@@ -18,6 +18,7 @@ import trio
 from ewms.contract import PilotStatus
 from ewms.pilot import arguments
 from ewms.pilot import lease as leases
+from ewms.pilot import place as places
 from ewms.pilot.brokers import open_broker
 from ewms.pilot.brokers.base import Broker, QueueAddress, Sink, Source
 from ewms.pilot.containers import open_platform
@@ -97,6 +98,7 @@ class Pilot:
     async def run(self) -> ExitStatus:
         """From the first chirp to the last; the exit status."""
         async with open_report(self.settings) as report:
+            report.place(*places.read(_text_of(self.settings.machine_ad)))
             report.started()
             try:
                 with self.stopping.everything:
