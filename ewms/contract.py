@@ -30,6 +30,8 @@ class ChirpAttribute(StrEnum):
     # Ours. Today's TMS notes an attribute that it does not know in its own log, and goes on.
     SITE = "HTChirpEWMSPilotSite"
     """`GLIDEIN_Site` of the machine, or else its `OSG_SITE_NAME`; not sent where it has neither."""
+    SUMMARY = "HTChirpEWMSPilotSummary"
+    """Quantiles of what the pilot's tasks used, once at its end, on one line for people."""
     EVENTS_PARKED = "HTChirpEWMSPilotEventsParked"
     """Events that this pilot parked because they failed too often; only when > 0."""
     HOST = "HTChirpEWMSPilotHost"

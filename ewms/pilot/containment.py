@@ -7,10 +7,12 @@ import attrs
 import trio
 
 from ewms.pilot import arguments
-from ewms.pilot.containers.base import ContainerSpec, Mount, Platform
-from ewms.pilot.directories import RunDirectory, read_tail
-from ewms.pilot.errors import TaskFailed, TaskTimedOut
+from ewms.pilot.containers.base import Container, ContainerSpec, Mount, Platform, Usage
+from ewms.pilot.directories import RunDirectory, TaskDirectory, read_tail
+from ewms.pilot.errors import TaskFailed, TaskOverLimit, TaskTimedOut
 from ewms.pilot.excerpt import TAIL_BYTES, exception_name, excerpt
+from ewms.pilot.limits import Limits
+from ewms.pilot.watching import Watch, warn_when_near
 
 VARIABLES: Final[Mapping[str, str]] = {
     "infile": "EWMS_TASK_INFILE",
@@ -29,6 +31,7 @@ class Recipe:
     words: Sequence[str]
     environment: Mapping[str, str]
     timeout: float | None
+    limits: Limits = Limits()
     mounts: tuple[Mount, ...]
     """The data hub and the external directories."""
 
@@ -52,18 +55,38 @@ class Paths:
         return {VARIABLES[name]: path for name, path in self.placeholders.items()}
 
 
+@attrs.define
+class Meter:
+    """What a container used, whatever its end was."""
+
+    usage: Usage = Usage()
+
+    def read(self, container: Container, watch: Watch) -> None:
+        """After the container is gone."""
+        self.usage = container.usage
+        if watch.peak_memory > (self.usage.peak_memory or 0):
+            self.usage = attrs.evolve(self.usage, peak_memory=watch.peak_memory)
+
+
 async def run(
-    platform: Platform, recipe: Recipe, directory: RunDirectory, *, name: str, mounts: tuple[Mount, ...], paths: Paths
+    platform: Platform,
+    recipe: Recipe,
+    directory: RunDirectory,
+    *,
+    mounts: tuple[Mount, ...],
+    paths: Paths,
+    meter: Meter,
 ) -> None:
-    """Run one container until it ends or its time is over; nothing of it is left then.
+    """Run one container until it ends or a limit is exceeded; nothing of it is left then.
 
     Raises:
         TaskFailed: its exit code was not 0.
         TaskTimedOut: it ran for too long.
+        TaskOverLimit: it exceeded another of its limits.
         ContainerError: the runtime could not start it.
     """
     spec = ContainerSpec(
-        name=name,
+        name=f"ewms-{directory.run_id}",
         image=recipe.image,
         args=tuple(arguments.fill(recipe.words, paths.placeholders)),
         environment={**recipe.environment, **paths.variables},
@@ -73,12 +96,54 @@ async def run(
         scratch=directory.scratch,
     )
     code: int | None = None
+    exceeded: TaskOverLimit | None = None
     with trio.move_on_after(float("inf") if recipe.timeout is None else recipe.timeout):
-        async with platform.start(spec) as container:
-            code = await container.wait()
+        code, exceeded = await _contained(platform, spec, _watch(recipe.limits, directory), meter)
+    if exceeded is not None:
+        raise exceeded
     if code is None:
         assert recipe.timeout is not None
         raise TaskTimedOut(recipe.timeout)
     if code != 0:
         stderr = read_tail(directory.stderr, TAIL_BYTES)
         raise TaskFailed(code, excerpt(stderr), exception_name(stderr))
+
+
+def _watch(limits: Limits, directory: RunDirectory) -> Watch:
+    outfile = directory.outfile if isinstance(directory, TaskDirectory) else None
+    return Watch(limits=limits, outfile=outfile, streams=(directory.stdout, directory.stderr))
+
+
+async def _contained(
+    platform: Platform, spec: ContainerSpec, watch: Watch, meter: Meter
+) -> tuple[int | None, TaskOverLimit | None]:
+    """The exit code, or the limit that was exceeded."""
+    container: Container | None = None
+    code: int | None = None
+    try:
+        async with platform.start(spec) as container:
+            code = await _watched(container, watch, spec.name)
+    finally:
+        if container is not None:
+            meter.read(container, watch)
+    return code, watch.exceeded
+
+
+async def _watched(container: Container, watch: Watch, name: str) -> int | None:
+    """The exit code; None when a limit was exceeded before the end."""
+    if not watch.limits.wanted:
+        return await container.wait()
+    code: int | None = None
+
+    async def look() -> None:
+        await watch.until_exceeded(container)
+        nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        if watch.limits.of_the_task:
+            nursery.start_soon(look)
+        if watch.limits.unacked is not None:
+            nursery.start_soon(warn_when_near, watch.limits.unacked, name)
+        code = await container.wait()
+        nursery.cancel_scope.cancel()
+    return code

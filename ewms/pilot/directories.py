@@ -4,6 +4,7 @@
     PARENT/ewms-pilot-data/TASKID/task-io/               infile-TASKID.EXT, outfile-TASKID.EXT
     PARENT/ewms-pilot-data/TASKID/outputs/               stdoutfile, stderrfile
     PARENT/ewms-pilot-data/TASKID/scratch/               the container's /tmp and HOME; never outlives it
+    PARENT/ewms-pilot-data/summary-PILOT.json            what its tasks used, at its end
     PARENT/ewms-pilot-data/init-…/outputs/               the same of the init container
 
 What a task wrote is never trusted: links are not followed and only regular files are read. All is done in small steps
@@ -126,6 +127,13 @@ class DataDirectory:
         with _pilots_own_fault():
             task.infile.write_bytes(content)
 
+    def write_summary(self, name: str, text: str) -> None:
+        """Write what the pilot says of its tasks; a disk that is full by now is only said."""
+        try:
+            (self.root / f"summary-{name}.json").write_text(text)
+        except OSError as error:
+            log.warning("cannot write the summary", error=error.strerror)
+
     async def keep(self, run: RunDirectory) -> None:
         """Keep the files of a failed task, without its scratch, as long as the limits allow."""
         await remove_tree(run.scratch)
@@ -142,7 +150,7 @@ class DataDirectory:
         await remove_tree(run.root)
 
 
-def read_outfile(path: Path, limit: int) -> bytes | None:
+def read_outfile(path: Path, limit: float) -> bytes | None:
     """What a task wrote; None if there is no outfile.
 
     Raises:
@@ -160,7 +168,7 @@ def read_outfile(path: Path, limit: int) -> bytes | None:
         raise BadOutput("task failed: its outfile is not a regular file")
     with os.fdopen(fd, "rb") as file:
         if status.st_size > limit:
-            raise BadOutput(f"task failed: its outfile has {status.st_size} bytes, more than the limit of {limit}")
+            raise BadOutput(f"task failed: its outfile has {status.st_size} bytes, more than the limit of {limit:g}")
         return file.read()
 
 

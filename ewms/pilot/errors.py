@@ -107,6 +107,13 @@ class TaskTimedOut(TaskError, TimeoutError):
         super().__init__(f"task failed: [Timeout-Error] timed out after {limit:g}s")
 
 
+class TaskOverLimit(TaskError):
+    """The task exceeded one of its limits and was killed."""
+
+    def __init__(self, kind: str, text: str) -> None:
+        super().__init__(f"task failed: [{kind}-Error] it {text}")
+
+
 class BadEvent(TaskError):
     """The event cannot be given to a task."""
 

@@ -70,6 +70,10 @@ class Report:
             self._note(ChirpAttribute.ERROR_TRACEBACK, redact(traceback))
         self._urgent.set()
 
+    def summary(self, line: str) -> None:
+        """What all the tasks used."""
+        self._note(ChirpAttribute.SUMMARY, line)
+
     def counts(self, *, succeeded: int, failed: int, parked: int) -> None:
         """The counters; they wait for the interval, or for the next thing that goes at once."""
         self._note(ChirpAttribute.TASKS_TOTAL, succeeded + failed)

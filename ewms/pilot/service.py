@@ -24,12 +24,14 @@ from ewms.pilot.brokers.base import Broker, QueueAddress, Sink, Source
 from ewms.pilot.containers import open_platform
 from ewms.pilot.containers.base import Mount, Platform
 from ewms.pilot.containers.mounts import checked
-from ewms.pilot.containment import Paths, Recipe, run
+from ewms.pilot.containment import Meter, Paths, Recipe, run
 from ewms.pilot.copies import Copies
 from ewms.pilot.directories import DataDirectory, Kept
 from ewms.pilot.errors import ExitStatus, InitFailed, TaskError, root_cause, status_of
 from ewms.pilot.intake import Intake
+from ewms.pilot.limits import Limits
 from ewms.pilot.report import Report, open_report
+from ewms.pilot.resources import Resources
 from ewms.pilot.settings import PilotSettings, environment
 from ewms.pilot.stopping import Reason, Stopping
 from ewms.pilot.tally import Tally
@@ -83,6 +85,7 @@ class Pilot:
     platforms: OpenPlatform
     listening: Callable[[], None]
     tally: Tally = attrs.field(factory=Tally)
+    resources: Resources = attrs.field(factory=Resources)
     pilot_id: str = attrs.field(factory=lambda: f"{socket.gethostname()}-{secrets.token_hex(4)}")
     lease: leases.Lease = attrs.field(init=False)
     stopping: Stopping = attrs.field(init=False)
@@ -110,6 +113,7 @@ class Pilot:
                 if self.tally.handed_back and self.stopping.evicted:
                     report.error("the pilot was stopped by a signal; unfinished tasks were handed back")
                 report.status(PilotStatus.DONE)
+            self._tell_resources(report)
             log.info(
                 "pilot ends",
                 exit_status=status.name,
@@ -120,6 +124,13 @@ class Pilot:
             )
             await self._quarantine(status)
         return status
+
+    def _tell_resources(self, report: Report) -> None:
+        if table := self.resources.table():
+            report.summary(self.resources.line())
+            sys.stdout.write(f"{table}\n")
+            counts = {name: getattr(self.tally, name) for name in ("succeeded", "failed", "handed_back", "parked")}
+            self.data.write_summary(self.pilot_id, self.resources.as_json(pilot=self.pilot_id, **counts))
 
     def _status(self) -> ExitStatus:
         if self.tally.failed:
@@ -162,6 +173,7 @@ class Pilot:
             words=arguments.split(settings.task_args if is_task else settings.init_args),
             environment=environment(settings.task_env_json if is_task else settings.init_env_json),
             timeout=settings.task_timeout if is_task else settings.init_timeout,
+            limits=settings.limits if is_task else Limits(),
             mounts=mounts,
         )
 
@@ -170,7 +182,7 @@ class Pilot:
         directory = self.data.new_run(f"init-{secrets.token_hex(4)}")
         paths = Paths(data_hub=str(platform.path_inside(hub_mount(self.data))))
         try:
-            await run(platform, recipe, directory, name=f"ewms-{directory.run_id}", mounts=(), paths=paths)
+            await run(platform, recipe, directory, mounts=(), paths=paths, meter=Meter())
         except TaskError as error:
             dump(directory)
             raise InitFailed(f"init container: {error}") from error
@@ -187,6 +199,7 @@ class Pilot:
             recipe=recipe,
             data=self.data,
             stopping=self.stopping,
+            resources=self.resources,
         )
         work = Work(
             settings=self.settings,

@@ -13,6 +13,7 @@ import attrs
 
 from ewms.pilot import checks
 from ewms.pilot.brokers.base import QueueAddress
+from ewms.pilot.limits import Limits
 from ewms.secret import Secret
 from ewms.settings import AtLeast, SettingsError, load, variable
 
@@ -42,6 +43,25 @@ class PilotSettings:
         "s for one task; over it the whole container is killed and the task has failed",
         default=None,
         aliases=(f"{_P}SUBPROC_TIMEOUT",),
+    )
+
+    task_memory_limit: Annotated[int, AtLeast(1)] | None = variable(
+        f"{_P}TASK_MEMORY_LIMIT",
+        "bytes of memory for one task, all its processes together; over it the task has failed (not with Docker)",
+        default=None,
+    )
+    task_output_limit: Annotated[int, AtLeast(1)] | None = variable(
+        f"{_P}TASK_OUTPUT_LIMIT", "bytes for the outfile of one task; over it the task has failed", default=None
+    )
+    task_stream_limit: Annotated[int, AtLeast(1)] | None = variable(
+        f"{_P}TASK_STREAM_LIMIT",
+        "bytes for the stdout, and for the stderr, of one task; over it the task has failed",
+        default=None,
+    )
+    task_silence_limit: Annotated[float, AtLeast(1)] | None = variable(
+        f"{_P}TASK_SILENCE_LIMIT",
+        "s in which a task must write to its stdout, stderr or outfile, else it has failed",
+        default=None,
     )
 
     init_image: str = variable(
@@ -92,14 +112,10 @@ class PilotSettings:
     queue_deadletter_broker_address: str = variable(
         f"{_P}QUEUE_DEADLETTER_BROKER_ADDRESS", "the broker address of the dead-letter queue", default="localhost"
     )
-    max_failures: Annotated[int, AtLeast(1)] = variable(
-        f"{_P}MAX_FAILURES", "tasks, on whatever worker, that may fail on an event before it is parked", default=5
-    )
-    max_returns: Annotated[int, AtLeast(1)] = variable(
-        f"{_P}MAX_RETURNS",
-        "times that a broker may have got an event back without a verdict on it before it is parked unrun, because it "
-        "may kill pilots; RabbitMQ from 4.0 on drops an event after 20",
-        default=15,
+    consumer_timeout: Annotated[float, AtLeast(1)] = variable(
+        f"{_P}CONSUMER_TIMEOUT",
+        "s after which RabbitMQ takes an unacknowledged event back (its consumer_timeout); only for warnings",
+        default=1800.0,
     )
 
     infile_ext: str = variable(f"{_P}INFILE_EXT", "extension of the infile, with or without the dot", default=".in")
@@ -133,6 +149,16 @@ class PilotSettings:
         "take no further events after a task failed on an event that had not failed elsewhere: this machine is suspect",
         default=True,
     )
+    max_failures: Annotated[int, AtLeast(1)] = variable(
+        f"{_P}MAX_FAILURES", "tasks, on whatever worker, that may fail on an event before it is parked", default=5
+    )
+    max_returns: Annotated[int, AtLeast(1)] = variable(
+        f"{_P}MAX_RETURNS",
+        "times that a broker may have got an event back without a verdict on it before it is parked unrun, because it "
+        "may kill pilots; RabbitMQ from 4.0 on drops an event after 20",
+        default=15,
+    )
+
     okay_errors: tuple[str, ...] = variable(
         f"{_P}OKAY_ERRORS", "names of exception classes that do not trigger the previous rule", default=()
     )
@@ -233,6 +259,18 @@ class PilotSettings:
         return next(iter(checks.queues("deadletter", attrs.asdict(self, recurse=False))), None)
 
     @property
+    def limits(self) -> Limits:
+        """What a task must not exceed."""
+        limited = any(address.broker_type == "rabbitmq" for address in self.incoming)
+        return Limits(
+            memory=self.task_memory_limit,
+            output=self.task_output_limit,
+            streams=self.task_stream_limit,
+            silence=self.task_silence_limit,
+            unacked=self.consumer_timeout if limited else None,
+        )
+
+    @property
     def slots(self) -> int:
         """How many tasks may run at the same time."""
         return max(1, self.max_concurrent_tasks)
@@ -260,6 +298,11 @@ class PilotSettings:
             found.append(f"{_P}MAX_CONCURRENT_TASKS: {self.max_concurrent_tasks} is below 1 and means 1")
         if not self.queue_outgoing:
             found.append(f"{_P}QUEUE_OUTGOING: is not set; what tasks write to their outfile is not sent anywhere")
+        if self.limits.unacked is not None and (self.task_timeout or 0) > self.limits.unacked:
+            found.append(
+                f"{_P}TASK_TIMEOUT: {self.task_timeout:g} is above {_P}CONSUMER_TIMEOUT: the broker gives the event of "
+                "a task that runs so long to another pilot too"
+            )
         return tuple(found)
 
 

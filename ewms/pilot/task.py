@@ -1,5 +1,6 @@
 """One run of one event's task: its directory and infile, the container, the outfile."""
 
+import math
 import sys
 from itertools import count
 from pathlib import Path
@@ -12,8 +13,9 @@ import trio
 from ewms.contract import TASK_DATA_DIR
 from ewms.pilot import containment, events
 from ewms.pilot.containers.base import Mount, Platform
-from ewms.pilot.directories import DataDirectory, RunDirectory, TaskDirectory, read_outfile, read_tail
+from ewms.pilot.directories import DataDirectory, RunDirectory, TaskDirectory, read_outfile, read_tail, tree_size
 from ewms.pilot.errors import BadEvent, TaskError
+from ewms.pilot.resources import Resources, Used, megabytes
 from ewms.pilot.settings import PilotSettings, extension
 from ewms.pilot.stopping import Stopping
 from ewms.pilot.tally import last_line
@@ -43,6 +45,7 @@ class Tasks:
     recipe: containment.Recipe
     data: DataDirectory
     stopping: Stopping
+    resources: Resources = attrs.field(factory=Resources)
     _numbers: "count[int]" = attrs.field(factory=lambda: count(1), init=False)
 
     async def run(self, event: events.Event) -> bytes | None:
@@ -63,18 +66,20 @@ class Tasks:
         )
         failed = False
         began = trio.current_time()
+        meter = containment.Meter()
         try:
             self.data.write_infile(task, infile)
-            output = await self._contained(task)
+            output = await self._contained(task, meter)
         except TaskError as error:
             failed = True
-            _tell("task failed", task, began, error=last_line(redact(str(error))))
+            used = self._count(task, meter, began)
+            log.info("task failed", task=task.run_id, **used.as_dict(), error=last_line(redact(str(error))))
             raise
         except Interrupted:
-            _tell("task stopped", task, began)
+            log.info("task stopped", task=task.run_id, **_used(task, meter, began).as_dict())
             raise
         else:
-            _tell("task done", task, began)
+            log.info("task done", task=task.run_id, **self._count(task, meter, began).as_dict())
             return output
         finally:
             if failed or self.settings.dump_task_output:
@@ -82,19 +87,24 @@ class Tasks:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + CLEANING_LIMIT_S):
                 await self._clean(task, failed=failed)
 
-    async def _contained(self, task: TaskDirectory) -> bytes | None:
+    def _count(self, task: TaskDirectory, meter: containment.Meter, began: float) -> Used:
+        used = _used(task, meter, began)
+        self.resources.add(used)
+        return used
+
+    async def _contained(self, task: TaskDirectory, meter: containment.Meter) -> bytes | None:
         with self.stopping.task() as scope:
             await containment.run(
                 self.platform,
                 self.recipe,
                 task,
-                name=f"ewms-{task.run_id}",
                 mounts=(task_io_mount(task),),
                 paths=self._paths(task),
+                meter=meter,
             )
         if scope.cancelled_caught:
             raise Interrupted
-        return read_outfile(task.outfile, events.MAX_DATA_BYTES)
+        return read_outfile(task.outfile, min(events.MAX_DATA_BYTES, self.recipe.limits.output or math.inf))
 
     def _paths(self, task: TaskDirectory) -> containment.Paths:
         inside = self.platform.path_inside(task_io_mount(task))
@@ -147,5 +157,11 @@ def _file_name_part(text: str) -> str:
     return "".join(c if c.isascii() and c.isalnum() else "-" for c in text[:_ID_CHARS])
 
 
-def _tell(what: str, task: TaskDirectory, began: float, **more: str) -> None:
-    log.info(what, task=task.run_id, wall_s=round(trio.current_time() - began, 2), **more)
+def _used(task: TaskDirectory, meter: containment.Meter, began: float) -> Used:
+    memory = meter.usage.peak_memory
+    return Used(
+        wall_s=trio.current_time() - began,
+        cpu_s=meter.usage.cpu_s,
+        memory_mb=None if memory is None else megabytes(memory),
+        scratch_mb=megabytes(tree_size(task.scratch) + tree_size(task.task_io)),
+    )

@@ -11,7 +11,7 @@ import trio
 
 from ewms.pilot import events, service
 from ewms.pilot.brokers.base import Broker, Delivery, Sink, Source
-from ewms.pilot.containers.base import Container, ContainerSpec, Mount, Platform
+from ewms.pilot.containers.base import Container, ContainerSpec, Mount, Platform, Usage
 from ewms.pilot.settings import PilotSettings, read
 from ewms.secret import Secret
 
@@ -60,6 +60,8 @@ class World:
     verdicts: list[tuple[str, str]] = attrs.field(factory=list)
     """(verdict, message id)"""
     diary: list[str] = attrs.field(factory=list)
+    memory: int = 0
+    """Bytes that each container has now."""
     running: int = 0
     most_running: int = 0
     unsettled: int = 0
@@ -249,6 +251,14 @@ class FakePlatform:
 class FakeContainer:
     world: World
     spec: ContainerSpec
+
+    @property
+    def usage(self) -> Usage:
+        return Usage(cpu_s=0.25, peak_memory=2_000_000)
+
+    async def memory(self) -> int | None:
+        await trio.lowlevel.checkpoint()
+        return self.world.memory
 
     async def wait(self) -> int:
         await trio.lowlevel.checkpoint()

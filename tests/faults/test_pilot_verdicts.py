@@ -481,7 +481,7 @@ async def test_files_of_successful_tasks_go_unless_they_are_wanted(
     world.put("a", "b")
     assert await world.run(**more) == ExitStatus.OK
     data = world.tmp_path / "ewms-pilot-data"
-    assert len([path for path in data.iterdir() if path.name != "data-hub"]) == left
+    assert len(list(data.glob("*/task-io"))) == left
     assert not list(data.glob("*/scratch"))
 
 
@@ -489,7 +489,7 @@ async def test_files_of_failed_tasks_are_kept_up_to_a_limit(autojump_clock: Mock
     world.task = failing(1, "why")
     world.put(*"abcde")
     await world.run(stop_listening_on_task_error="no", keep_failed_count=2)
-    kept = [path for path in (world.tmp_path / "ewms-pilot-data").iterdir() if path.name != "data-hub"]
+    kept = [path.parent for path in (world.tmp_path / "ewms-pilot-data").glob("*/task-io")]
     assert len(kept) == 2
     assert {(path / "outputs" / "stderrfile").read_text() for path in kept} == {"why"}
     assert not any((path / "scratch").exists() for path in kept)

@@ -35,8 +35,24 @@ class ContainerSpec:
     """A directory on disk for this run alone: the container's /tmp and HOME live in it."""
 
 
+@attrs.frozen
+class Usage:
+    """What a container used; None where its platform cannot say."""
+
+    cpu_s: float | None = None
+    peak_memory: int | None = None
+    """Bytes."""
+
+
 class Container(Protocol):
     """One running container."""
+
+    @property
+    def usage(self) -> Usage:
+        """What it used, after it ended."""
+
+    async def memory(self) -> int | None:
+        """Bytes that it has now; None where its platform cannot say."""
 
     async def wait(self) -> int:
         """Wait until it ended; its exit code (128 + N when signal N ended it)."""

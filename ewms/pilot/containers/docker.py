@@ -23,7 +23,7 @@ import structlog
 import trio
 
 from ewms.pilot.containers import dockerreaper
-from ewms.pilot.containers.base import Container, ContainerError, ContainerSpec, ImageUnusable, Mount
+from ewms.pilot.containers.base import Container, ContainerError, ContainerSpec, ImageUnusable, Mount, Usage
 from ewms.pilot.containers.dockerwords import (
     LISTING_FORMAT,
     OWNER_LABEL,
@@ -208,6 +208,16 @@ class _Running:
         self._spec = spec
         self.removed_itself = False
         """Whether its client saw it end and go: codes above may as well be the client's own death."""
+
+    @property
+    def usage(self) -> Usage:
+        """The process here is the client's: what the container itself used is not known."""
+        return Usage()
+
+    async def memory(self) -> int | None:
+        """Not known."""
+        await trio.lowlevel.checkpoint()
+        return None
 
     async def wait(self) -> int:
         """Wait until it ended; its exit code."""

@@ -10,9 +10,11 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import structlog
+import trio
 
-from ewms.pilot.containers.base import Container, ContainerError, ContainerSpec, Mount
+from ewms.pilot.containers.base import Container, ContainerError, ContainerSpec, Mount, Usage
 from ewms.pilot.containers.processes import Command, Launcher, Process
+from ewms.pilot.containers.treememory import tree_memory
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -61,6 +63,16 @@ class RunningProcess:
 
     def __init__(self, process: Process) -> None:
         self._process = process
+
+    @property
+    def usage(self) -> Usage:
+        """Of its whole tree, as far as its processes waited for each other."""
+        ended = self._process.exit
+        return Usage(ended.cpu_s, ended.max_rss) if ended else Usage()
+
+    async def memory(self) -> int | None:
+        """Of its whole tree."""
+        return await trio.to_thread.run_sync(tree_memory, self._process.pid, abandon_on_cancel=True)
 
     async def wait(self) -> int:
         """Wait until it and all its descendants are gone; its exit code."""

@@ -66,14 +66,18 @@ class Process:
         self._exit: Exit | None = None
         self.pid = 0
 
+    @property
+    def exit(self) -> Exit | None:
+        """How it ended; None before that, and when it could not be learned."""
+        return self._exit
+
     async def wait(self) -> Exit:
         """Wait until the process ended and all its descendants are gone."""
         if self._exit is None:
             message = await self._receive()
             if message is None:
                 raise ContainerError("the process's supervisor ended before it")
-            message["survivors"] = tuple(message["survivors"])
-            self._exit = Exit(**message)
+            self._exit = _exit_of(message)
         return self._exit
 
     async def _start(self, command: Command) -> None:
@@ -97,6 +101,8 @@ class Process:
         try:
             await self._stream.send_eof()
             while (message := await self._receive()) is not None:
+                if "code" in message:
+                    self._exit = _exit_of(message)
                 if message.get("survivors"):
                     log.error("processes do not die of SIGKILL", pids=message["survivors"])
         except trio.BrokenResourceError:
@@ -112,6 +118,10 @@ class Process:
         del self._buffer[: end + 1]
         message: dict[str, Any] = json.loads(line)
         return message
+
+
+def _exit_of(message: Mapping[str, Any]) -> Exit:
+    return Exit(**{**message, "survivors": tuple(message["survivors"])})
 
 
 def _plain(_instance: type, _attribute: "attrs.Attribute[Any]", value: Any) -> Any:

@@ -8,7 +8,7 @@ import attrs
 import trio
 
 from ewms.pilot.containers import open_platform
-from ewms.pilot.containers.base import Container, ContainerSpec, Mount, Platform
+from ewms.pilot.containers.base import Container, ContainerSpec, Mount, Platform, Usage
 from ewms.pilot.errors import root_cause
 from ewms.pilot.settings import PilotSettings
 
@@ -117,6 +117,15 @@ class WatchedContainer:
 
     inner: Container
     run: Run
+
+    @property
+    def usage(self) -> Usage:
+        """The container's own."""
+        return self.inner.usage
+
+    async def memory(self) -> int | None:
+        """The container's own."""
+        return await self.inner.memory()
 
     async def wait(self) -> int:
         """Wait, and note the exit code."""
