@@ -75,6 +75,8 @@ class Lane:
             case.scenario.end, N_WORKERS, evidence, story.calls, stop_must_be_told=stop_must_be_told
         )
         self.control.story = None
+        if story.problems:
+            await self._clean_up(uuid)
         return Result(
             case,
             story.is_played,
@@ -131,6 +133,12 @@ class Lane:
             self._has_envfile(uuid),
             not self.bystander or (self._is_running(self.bystander) and bool(await self._in_queue(self.bystander))),
         )
+
+    async def _clean_up(self, uuid: str) -> None:
+        """So that the next case does not begin with what is left of a wrong one."""
+        document = self.standin.state.taskforce_document(uuid)
+        self.standin.state.store.save([("taskforces", {**document, "phase": str(Phase.CONDOR_COMPLETE)})])
+        await self.schedd.act("remove", f'EWMSTaskforceUUID == "{uuid}"', reason="a case went wrong")
 
     # --- the story ---
 
