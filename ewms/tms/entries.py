@@ -22,6 +22,8 @@ class Entry:
     submit_dict: Mapping[str, str | int] = attrs.field(factory=dict)
     confirmed_at: float | None = None
     withdrawn_at: float | None = None
+    withdrawn_clusters: tuple[int, ...] = ()
+    """Of earlier attempts: removed, but they may be in the queue for long, and are in the history and the log."""
     stopped_at: float | None = None
     ended_at: float | None = None
     """When the cluster ended, as told to the WMS."""
@@ -32,6 +34,13 @@ class Entry:
     def is_unsettled(self) -> bool:
         """There may be a cluster of which the WMS does not know."""
         return self.confirmed_at is None and self.withdrawn_at is None
+
+    @property
+    def former_clusters(self) -> tuple[int, ...]:
+        """Clusters that must not be taken for the taskforce's own any more."""
+        if self.withdrawn_at is None or self.cluster_id is None:
+            return self.withdrawn_clusters
+        return (*self.withdrawn_clusters, self.cluster_id)
 
     @property
     def is_over(self) -> bool:

@@ -5,7 +5,7 @@ An answer is the truth or there is none: a schedd that does not answer raises `C
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -31,28 +31,34 @@ def exactly(uuid: str, cluster_id: int) -> str:
     return f"ClusterId == {cluster_id} && {belongs_to(uuid)}"
 
 
-async def in_queue(schedd: Schedd, uuid: str) -> list[Cluster]:
-    """The taskforce's clusters in the queue, a factory that has no job yet (or any more) included."""
+async def in_queue(schedd: Schedd, uuid: str, former: Collection[int] = ()) -> list[Cluster]:
+    """The taskforce's clusters in the queue, a factory that has no job yet (or any more) included.
+
+    `former` clusters, here and below, are not looked for.
+    """
     constraint = f"{belongs_to(uuid)} && ProcId =?= undefined"
-    return [_cluster(ad) for ad in await schedd.query(constraint, _PROJECTION, cluster_ads=True)]
+    ads = await schedd.query(constraint, _PROJECTION, cluster_ads=True)
+    return [cluster for cluster in map(_cluster, ads) if cluster.cluster_id not in former]
 
 
-async def in_history(schedd: Schedd, uuid: str) -> list[Cluster]:
+async def in_history(schedd: Schedd, uuid: str, former: Collection[int] = ()) -> list[Cluster]:
     """The taskforce's newest cluster of which the history knows a job (reads the whole history when there is none)."""
-    return [_cluster(ad) for ad in await schedd.history(belongs_to(uuid), _PROJECTION, match=1)]
+    others = "".join(f" && ClusterId != {each}" for each in former)
+    ads = await schedd.history(f"{belongs_to(uuid)}{others}", _PROJECTION, match=1)
+    return [cluster for cluster in map(_cluster, ads) if cluster.cluster_id not in former]
 
 
-async def in_log(path: Path, uuid: str) -> list[Cluster]:
+async def in_log(path: Path, uuid: str, former: Collection[int] = ()) -> list[Cluster]:
     """The taskforce's clusters that the log names; a factory that was removed without a job is only there."""
     ids = await trio.to_thread.run_sync(_read_log, path, uuid)
-    return [Cluster(cluster_id, str(path), 0) for cluster_id in ids]
+    return [Cluster(cluster_id, str(path), 0) for cluster_id in ids if cluster_id not in former]
 
 
-async def anywhere(schedd: Schedd, uuid: str, log_path: Path | None) -> list[Cluster]:
+async def anywhere(schedd: Schedd, uuid: str, log_path: Path | None, former: Collection[int] = ()) -> list[Cluster]:
     """Queue first, then history, then log: a job goes into the history before it leaves the queue."""
-    found = await in_queue(schedd, uuid) or await in_history(schedd, uuid)
+    found = await in_queue(schedd, uuid, former) or await in_history(schedd, uuid, former)
     if not found and log_path is not None:
-        found = await in_log(log_path, uuid)
+        found = await in_log(log_path, uuid, former)
     return found
 
 

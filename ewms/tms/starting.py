@@ -93,13 +93,14 @@ async def _attempt(ctx: Context, order: StartOrder) -> None:
 
 async def _find(ctx: Context, uuid: str, entry: Entry | None, ordered_at: float) -> Cluster | None:
     """The taskforce's cluster, if there is one; more than one cannot stay."""
+    former = entry.former_clusters if entry is not None else ()
     if entry is not None and entry.withdrawn_at is not None:
-        found = [each for each in await lookup.in_queue(ctx.schedd, uuid) if each.cluster_id != entry.cluster_id]
+        found = await lookup.in_queue(ctx.schedd, uuid, former)
     elif entry is not None and entry.cluster_id is not None:
         return Cluster(entry.cluster_id, entry.log_path, entry.n_workers, dict(entry.submit_dict))
     elif must_look_back(entry, ordered_at, ctx.ledger.created_at):
         log_path = Path(entry.log_path) if entry and entry.log_path else None
-        found = await lookup.anywhere(ctx.schedd, uuid, log_path)
+        found = await lookup.anywhere(ctx.schedd, uuid, log_path, former)
     else:
         found = await lookup.in_queue(ctx.schedd, uuid)
     kept, extra = choose(found)
@@ -139,6 +140,7 @@ async def _prepare(ctx: Context, order: StartOrder, entry: Entry | None) -> Subm
         n_workers=submission.n_workers,
         intended_at=time.time(),
         submit_dict=submission.description,
+        withdrawn_clusters=entry.former_clusters if entry is not None else (),
     )
     try:
         await trio.to_thread.run_sync(_write_envfile, submission)
@@ -177,7 +179,7 @@ async def _submit(ctx: Context, submission: Submission) -> Cluster:
             submitted = await ctx.schedd.submit(submission.description, count=submission.n_workers)
         except CondorRefused as refusal:
             await trio.to_thread.run_sync(submission.envfile_path.unlink)
-            await ctx.ledger.forget(uuid)
+            await _note_unsubmitted(ctx, uuid)
             raise OrderRefused(f"HTCondor refused the submit: {refusal}") from refusal
         cluster = Cluster(
             submitted.cluster_id, str(submission.log_path), submission.n_workers, dict(submission.description)
@@ -187,6 +189,15 @@ async def _submit(ctx: Context, submission: Submission) -> Cluster:
         log.info("cluster submitted", taskforce=uuid, cluster=cluster.cluster_id, workers=cluster.n_workers)
         return cluster
     raise CondorUnreachable(f"the submit did not end within {limit:g} s")
+
+
+async def _note_unsubmitted(ctx: Context, uuid: str) -> None:
+    """Nothing was submitted; which clusters are former ones is still to be known."""
+    entry = await ctx.ledger.read(uuid)
+    if entry is not None and entry.withdrawn_clusters:
+        await ctx.ledger.update(uuid, withdrawn_at=time.time())
+    else:
+        await ctx.ledger.forget(uuid)
 
 
 def _write_envfile(submission: Submission) -> None:

@@ -258,3 +258,25 @@ async def test_midnight_between_intent_and_the_next_attempt(bench: Bench, monkey
         await until(confirmed(bench, uuid))
     assert Path(bench.taskforce(uuid).job_event_log_fpath).name == "2026-11-21.tms.jel"
     assert bench.taskforce(uuid).schedd == SCHEDD
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+async def test_a_cluster_that_was_withdrawn_is_not_taken_for_the_next_attempts(bench: Bench, moment: Moment) -> None:
+    """The WMS refused its confirmation; it is removed, but HTCondor still knows it."""
+    submits = 0
+
+    async def lose_second_submit(called: str, when: Moment) -> None:
+        nonlocal submits
+        await trio.lowlevel.checkpoint()
+        if (called, when) == ("submit", moment):
+            submits += 1
+            if submits == 2:
+                raise CondorUnreachable("no answer")
+
+    bench.schedd.hook = lose_second_submit
+    bench.standin.faults.add(Fault(path="*/condor-submit/taskforces/*", status=400, count=1))
+    uuid = bench.order()
+    async with bench.tms():
+        await until(confirmed(bench, uuid))
+    assert bench.taskforce(uuid).cluster_id == 2
+    assert [cluster.cluster_id for cluster in bench.schedd.queued] == [2]
