@@ -11,6 +11,7 @@ from ewms.tms.lookup import exactly
 from ewms.tms.metrics import Metrics
 from ewms.tms.outbox import Outbox
 from ewms.tms.settings import Settings
+from ewms.tms.sitefile import SiteFile
 from ewms.tms.sites import SiteTally
 from ewms.wms.client import WMS
 from ewms.wms.errors import WMSNotFound
@@ -33,6 +34,11 @@ class Context:
     pulse: Pulse = attrs.field(factory=Pulse)
     sites: SiteTally = attrs.field(factory=SiteTally)
     exclusions: Exclusions = attrs.field(factory=Exclusions)
+    site_file: SiteFile = attrs.field(factory=SiteFile)
+
+    def avoided(self) -> list[tuple[str, str]]:
+        """Machine attributes, and the values that a new worker's machine must not have."""
+        return [*self.site_file.avoided, *self.exclusions.avoided()]
 
     async def recheck(self, uuid: str) -> Taskforce | None:
         """The taskforce as the WMS sees it now; None when it does not know it."""

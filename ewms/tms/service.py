@@ -35,6 +35,7 @@ from ewms.tms.reconcile import reconcile
 from ewms.tms.report import run_reports
 from ewms.tms.review import INTERVAL, run_reviews
 from ewms.tms.settings import Settings
+from ewms.tms.sitefile import SiteFile, reload_on_hangup
 from ewms.tms.systemd import Notifier
 from ewms.tms.watch import watch_logs
 from ewms.wms.auth import Auth
@@ -54,19 +55,22 @@ async def main(settings: Settings, *, task_status: trio.TaskStatus[None] = trio.
     """
     _tell_dropped_variables(settings)
     inside, notifier = Inside(), Notifier(settings.notify_socket)
+    site_file = SiteFile(settings.excluded_sites_file)
+    await site_file.load()
     async with trio.open_nursery() as nursery:
         with observed_by(inside.metrics.count_log_event):
             await nursery.start(_stop_on_signals, nursery.cancel_scope, notifier)
+            await nursery.start(reload_on_hangup, site_file)
             nursery.start_soon(run_outside, settings, inside, notifier)
-            await _serve(settings, inside, task_status)
+            await _serve(settings, inside, site_file, task_status)
         nursery.cancel_scope.cancel()
     log.info("TMS ended, clusters are left alone")
 
 
-async def _serve(settings: Settings, inside: Inside, task_status: trio.TaskStatus[None]) -> None:
+async def _serve(settings: Settings, inside: Inside, site_file: SiteFile, task_status: trio.TaskStatus[None]) -> None:
     if settings.dryrun:
         inside.is_ready.set()
-        await _serve_dry(settings, task_status)
+        await _serve_dry(settings, site_file, task_status)
         return
     async with AsyncExitStack() as stack:
         try:
@@ -98,6 +102,7 @@ async def _serve(settings: Settings, inside: Inside, task_status: trio.TaskStatu
             inside.metrics,
             inside.pulse,
             exclusions=await trio.to_thread.run_sync(load_exclusions, settings),
+            site_file=site_file,
         )
         log.info("TMS running", schedd=schedd_name, wms=settings.wms_address, job_dir=str(settings.job_dir))
         inside.show(ctx)
@@ -167,14 +172,14 @@ async def _watch(ctx: Context, *, task_status: trio.TaskStatus[None]) -> None:
         )
 
 
-async def _serve_dry(settings: Settings, task_status: trio.TaskStatus[None]) -> None:
+async def _serve_dry(settings: Settings, site_file: SiteFile, task_status: trio.TaskStatus[None]) -> None:
     async with (
         open_schedd(settings.schedd_helper, call_timeout=settings.schedd_timeout) as schedd,
         open_wms(settings.wms_address, auth(settings)) as wms,
     ):
         schedd_name = await _meet_schedd(schedd, settings)
         task_status.started()
-        await run_dry(settings, wms, schedd_name)
+        await run_dry(settings, wms, schedd_name, site_file)
 
 
 async def _stop_on_signals(

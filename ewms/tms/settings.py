@@ -189,6 +189,11 @@ class Settings:
         "values of OSG_SITE_NAME to avoid, separated by ';' (';' alone for none)",
         default=_EXCLUDED_OSG_SITES,
     )
+    excluded_sites_file: Path | None = variable(
+        "TMS_EXCLUDED_SITES_FILE",
+        "a file of more sites to avoid, read again on SIGHUP; lines 'GLIDEIN_Site = NAME' or 'OSG_SITE_NAME = NAME'",
+        default=None,
+    )
     exclude_suspicious: bool = variable(
         "TMS_EXCLUDE_SUSPICIOUS",
         "new workers avoid, for a day, sites and hosts where pilots fail much more often than elsewhere",

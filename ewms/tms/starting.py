@@ -132,7 +132,7 @@ async def _judge(ctx: Context, uuid: str, cluster: Cluster | None) -> Standing:
 async def _prepare(ctx: Context, order: StartOrder, entry: Entry | None) -> Submission:
     """Build and check what to submit; envfile and intent are on disk when this returns."""
     log_path = Path(entry.log_path) if entry and entry.log_path else ctx.settings.job_dir / day_log_name(_today())
-    submission = build(order, ctx.settings, log_path, ctx.exclusions.avoided())
+    submission = build(order, ctx.settings, log_path, ctx.avoided())
     await _check_expressions(ctx, submission)
     entry = Entry(
         taskforce_uuid=submission.taskforce_uuid,

@@ -157,6 +157,36 @@ async def test_dry_run_prints_the_description_and_touches_nothing(ground: Ground
     assert not list((tmp_path / "jobs").iterdir())
 
 
+async def test_a_hangup_reads_the_excluded_sites_again(ground: Ground, tmp_path: Path) -> None:
+    sites, log = tmp_path / "sites.txt", tmp_path / "tms.log"
+    sites.write_text("GLIDEIN_Site = First\n")
+    first = ground.bench.order()
+    async with process(ground, log, TMS_EXCLUDED_SITES_FILE=str(sites)) as running:
+        await until(lambda: ground.bench.taskforce(first).phase == Phase.CONDOR_SUBMIT)
+        for content, said in (("nonsense\n", "line 1: 'nonsense'"), ("OSG_SITE_NAME = Second\n", "read again")):
+            sites.write_text(content)
+            running.send_signal(signal.SIGHUP)
+            await until(partial(_says, log, said))
+        second = ground.bench.order()
+        await until(lambda: ground.bench.taskforce(second).phase == Phase.CONDOR_SUBMIT)
+    requirements = [str(ground.bench.taskforce(uuid).submit_dict["requirements"]) for uuid in (first, second)]
+    assert ['GLIDEIN_Site =!= "First"' in text for text in requirements] == [True, False]
+    assert ['OSG_SITE_NAME =!= "Second"' in text for text in requirements] == [False, True]
+
+
+def _says(log: Path, text: str) -> bool:
+    return text in log.read_text()
+
+
+async def test_a_file_of_excluded_sites_that_is_not_there_ends_the_start(ground: Ground, tmp_path: Path) -> None:
+    async with process(ground, tmp_path / "tms.log", TMS_EXCLUDED_SITES_FILE=str(tmp_path / "missing")) as running:
+        with trio.fail_after(10):
+            assert await running.wait() == 1
+    text = (tmp_path / "tms.log").read_text()
+    assert text.splitlines()[-1].startswith("Error: TMS_EXCLUDED_SITES_FILE:")
+    assert "No such file" in text
+
+
 async def test_a_job_directory_that_cannot_be_used(ground: Ground, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     settings = read(ground.environ | {"JOB_EVENT_LOG_DIR": str(tmp_path / "file")})
