@@ -4,6 +4,7 @@ import trio
 from tms_bench import Bench, until
 
 from ewms.testing.fakeschedd import Moment
+from ewms.testing.wms import Fault
 from ewms.tms.condor.base import CondorUnreachable
 from ewms.wms.models import Phase
 
@@ -52,3 +53,12 @@ async def test_a_factory_that_failed_is_removed_when_no_job_is_left(bench: Bench
         await completed(bench, uuid)
     assert not bench.schedd.queued
     assert "its job factory failed" in (bench.schedd.clusters[1].log_path).read_text()
+
+
+async def test_an_end_that_the_wms_refuses_does_not_end_the_tms(bench: Bench) -> None:
+    bench.standin.faults.add(Fault(path="*/condor-complete/*", status=403, count=1))
+    async with bench.tms():
+        uuid = await started(bench)
+        bench.schedd.clusters[1].is_queued = False  # before the log was read: nobody else knows that it was here
+        await until(lambda: bench.posts(uuid).count("condor-complete") == 1)
+        await started(bench)
