@@ -4,6 +4,7 @@ import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any, NoReturn
 
 import attrs
@@ -14,6 +15,7 @@ from ewms.pilot.brokers import open_broker
 from ewms.pilot.brokers.amqpaddress import parse_address
 from ewms.pilot.brokers.base import Broker, BrokerLost, BrokerRefused, Delivery, PublishRefused, Sink, Source
 from ewms.secret import Secret
+from ewms.testing.broker import PoolUnavailable, RabbitServer, open_rabbitmq
 from ewms.testing.proxy import Proxy, open_proxy
 
 pytestmark = pytest.mark.broker
@@ -266,3 +268,35 @@ async def test_a_restarted_broker_is_found_again(server: Server, request: pytest
             if await source.ack(delivery):
                 got.add(delivery.body)
         assert not await source.ack(held)
+
+
+async def test_what_was_too_long_in_work_is_taken_back_and_the_rest_goes_on(session_dir: Path) -> None:
+    """RabbitMQ's own `consumer_timeout`, on a server that has little patience."""
+    work_dir = session_dir / "impatient-rabbit"
+    work_dir.mkdir()
+    config = "consumer_timeout = 3000\n"
+    try:
+        async with open_rabbitmq(work_dir, progress=lambda _: None, extra_config=config) as rabbit:
+            await outlast_consumer_timeout(rabbit)
+    except PoolUnavailable as error:
+        pytest.skip(f"no RabbitMQ here: {error}")
+
+
+async def outlast_consumer_timeout(rabbit: RabbitServer) -> None:
+    async with (
+        open_broker("rabbitmq", rabbit.address, rabbit.token) as broker,
+        broker.source("q", prefetch=2) as source,
+        broker.sink("q") as sink,
+    ):
+        await sink.publish(b"long", message_id="1")
+        long = await take(source)
+        await trio.sleep(2)
+        await sink.publish(b"short", message_id="2")
+        short = await take(source)
+        again = await take(source)
+        assert (again.body, again.returned) == (b"long", 1)
+        assert not await source.ack(short), "nobody can know whether it was taken back"
+        assert not await source.ack(long)
+        assert await source.ack(again)
+        await sink.publish(b"next", message_id="3")
+        assert (await take(source)).body == b"next", "what had a verdict came again"

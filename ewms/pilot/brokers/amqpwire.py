@@ -120,8 +120,10 @@ class WireChannel:
         self._channel = channel
         self.closed = trio.Event()
         """Set when the channel is gone; its delivery tags mean nothing from then on."""
+        self.consumer_ended = trio.Event()
+        """Set when the consumer is gone; if the channel is not, deliveries may still get their verdicts there."""
         self.reason = "closed"
-        """Why it is gone, for people."""
+        """Why it, or its consumer, is gone, for people."""
         channel.closing.add_done_callback(self._on_closed)
 
     def _on_closed(self, closing: "asyncio.Future[Any]") -> None:
@@ -129,6 +131,7 @@ class WireChannel:
         if error is not None:
             self.reason = _text(error)
         self.closed.set()
+        self.consumer_ended.set()
 
     async def declare(self, queue: str, *, passive: bool) -> None:
         """Declare a durable quorum queue, or (passive) only make sure that it exists.
@@ -149,13 +152,14 @@ class WireChannel:
             on_message(_incoming(message))
 
         await self._call(partial(self._channel.basic_qos, prefetch_count=prefetch))
+        self.consumer_ended = trio.Event()
         self._channel.on_consumer_cancel_callbacks.add(self._on_cancelled_by_broker)
         answer = await self._call(partial(self._channel.basic_consume, queue, deliver))
         return str(answer.consumer_tag)
 
     async def _on_cancelled_by_broker(self, _frame: Any) -> None:
-        self.reason = "the broker ended the consumer: its queue was deleted or moved"
-        self.closed.set()
+        self.reason = "the broker ended it: its queue was deleted or moved, or a delivery was too long in work"
+        self.consumer_ended.set()
 
     async def stop_consuming(self, consumer_tag: str) -> None:
         """Have no more messages pushed."""

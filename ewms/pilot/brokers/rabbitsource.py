@@ -41,6 +41,7 @@ class RabbitSource:
         self._consumer_tag = ""
         self._stopped = False
         self._without_verdict: set[Tag] = set()
+        self._doubtful: set[Tag] = set()
 
     @property
     def queue(self) -> str:
@@ -94,11 +95,17 @@ class RabbitSource:
         def on_message(message: Incoming) -> None:
             self._pushed.send_nowait(self._delivery(message, channel))
 
-        self._consumer_tag = await channel.consume(self._queue, self._prefetch, on_message)
-        self._settled.set()
+        while not channel.closed.is_set() and not self._stopped:
+            self._consumer_tag = await channel.consume(self._queue, self._prefetch, on_message)
+            self._settled.set()
+            await channel.consumer_ended.wait()
+            log.warning("consumer lost, starting it again", queue=self._queue, reason=channel.reason)
+            # RabbitMQ 4.3 takes back only what was too long in work, which it does not name, and leaves the channel.
+            self._doubtful |= self._without_verdict
+            await trio.sleep(FIRST_WAIT)
         await channel.closed.wait()
         self._without_verdict.clear()
-        log.warning("consumer lost, starting it again", queue=self._queue, reason=channel.reason)
+        self._doubtful.clear()
 
     def _delivery(self, message: Incoming, channel: WireChannel) -> Delivery:
         count = message.headers.get(_DELIVERY_COUNT)
@@ -142,11 +149,13 @@ class RabbitSource:
             return False
         # A second verdict on one tag would close the channel, and every other delivery would be lost with it.
         self._without_verdict.discard(tag)
+        is_ours = tag not in self._doubtful
+        self._doubtful.discard(tag)
         try:
             await give(tag.channel, tag.number)
         except (WireLost, ChannelRefused):
             return False
-        return True
+        return is_ours
 
     async def stop(self) -> None:
         """Stop consuming, and hand back what was pushed but not given out; the channel stays for verdicts."""
