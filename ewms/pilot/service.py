@@ -16,7 +16,7 @@ import structlog
 import trio
 
 from ewms.contract import PilotStatus
-from ewms.pilot import arguments
+from ewms.pilot import arguments, tokens
 from ewms.pilot import lease as leases
 from ewms.pilot import place as places
 from ewms.pilot.brokers import open_broker
@@ -141,7 +141,7 @@ class Pilot:
         return ExitStatus.ONLY_PARKED if nothing_else else ExitStatus.OK
 
     async def _connected(self, report: Report) -> None:
-        for warning in (*self.settings.warnings, *self.lease.not_understood):
+        for warning in (*self.settings.warnings, *self.lease.not_understood, *self._token_warnings()):
             log.warning("please note", note=warning)
         self.data.create()
         async with AsyncExitStack() as stack:
@@ -160,6 +160,11 @@ class Pilot:
             sources = [await connections.source(address, prefetch) for address in self.settings.incoming]
             copies = Copies(own_queue=connections.own_queue, deadletter=deadletter)
             await self._tasking(platform, recipe, Queues(sources, sinks, copies), report)
+
+    def _token_warnings(self) -> list[str]:
+        settings = self.settings
+        queues = [*settings.incoming, *settings.outgoing, *([settings.deadletter] if settings.deadletter else [])]
+        return tokens.warnings(queues, self.lease.ends, time.time())
 
     async def _recipe(self, platform: Platform, kind: str) -> Recipe:
         """What to run for each task, or once as init container; checks what can be checked beforehand."""
