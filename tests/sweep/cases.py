@@ -165,8 +165,8 @@ _MOST_OCCURRENCES: Final = 3
 
 
 _CHANGING: Final = ("schedd:submit:sent", "schedd:act:sent")
-_DELAYS_MS: Final = (1, 3, 10, 30)
-"""A submit to a real schedd takes some 20 ms, to the embedded one 2 ms."""
+_DELAYS_MS: Final = (3, 15, 60, 200)
+"""A submit takes from 2 ms (embedded schedd) to some 100 ms (a real one, on a busy machine)."""
 
 
 def cases_of(scenario: Scenario, clean_run: Iterable[Seen]) -> list[Case]:

@@ -82,7 +82,7 @@ def test_every_point_gets_every_harm_that_can_be_done_there() -> None:
         "tms:started#1": ["tms", "both", "term"],
         "wms:POST:condor-submit:acted#1": ["tms", "helper", "both", "term", "answer"],
         "schedd:submit:sent#1": ["tms", "helper", "both", "term"]
-        + [f"{act}+{delay}ms" for act in ("helper", "both") for delay in (1, 3, 10, 30)],
+        + [f"{act}+{delay}ms" for act in ("helper", "both") for delay in (3, 15, 60, 200)],
         "wms:POST:condor-rm:arrived#1": ["tms", "helper", "both", "term"],
     }
     assert len(cases_of(RESTART, run)) == 20  # it differs before the confirmation only
