@@ -26,14 +26,15 @@ class Answer:
 def judge(call: str, answer: Answer) -> Any:
     """The JSON value of a good answer; `call` names the call in errors.
 
-    A 404 counts as the WMS's own word only in the WMS's own form (`{code, error}`). A proxy in front of a service that
-    is being replaced says 404 too, and taking that for "no such taskforce" would remove healthy clusters.
+    A 4xx counts as the WMS's own word only in the WMS's own form (`{code, error}`). A proxy in front of a service that
+    is being replaced says 404 or 403 too, and taking that for "no such taskforce" would remove healthy clusters. A 413
+    counts whoever says it: the body is too large on the way, whatever stands behind.
 
     Raises:
         WMSUnauthorized: 401.
         WMSUnavailable: 5xx, 408, 429, a redirect, or an answer that is not the WMS's.
-        WMSNotFound: 404.
-        WMSRefused: any other 4xx.
+        WMSNotFound: 404, from the WMS.
+        WMSRefused: any other 4xx, from the WMS.
     """
     status = answer.status
     if status == 401:
@@ -43,7 +44,7 @@ def judge(call: str, answer: Answer) -> Any:
         raise WMSUnavailable(reason, retry_after=retry_after(answer, datetime.now(UTC)))
     if status == 404 and _is_own_error(answer):
         raise WMSNotFound(f"{call}: {_error_text(answer)}")
-    if 400 <= status < 500 and status != 404:
+    if status == 413 or (400 <= status < 500 and _is_own_error(answer)):
         raise WMSRefused(call, status, _error_text(answer))
     value = decode(answer)
     if not 200 <= status < 300 or value is None:
