@@ -92,7 +92,7 @@ def _look(directory: Path) -> tuple[dict[str, Stamp], set[str]]:
             if entry.name.endswith(_ARCHIVE_SUFFIX):
                 archived.add(entry.name.removesuffix(LOG_ARCHIVE_SUFFIX))
             elif entry.name.endswith(DAY_LOG_SUFFIX):
-                with suppress(FileNotFoundError):  # it went while we looked
+                with suppress(OSError):  # it went while we looked, or is a link that leads nowhere; the others count
                     stat = entry.stat()
                     found[entry.name] = stat.st_ino, stat.st_size, stat.st_mtime_ns
     return found, archived

@@ -23,7 +23,7 @@ NAME = "2026-11-21.tms.jel"
 @pytest.fixture
 def autojump_clock() -> trio.testing.MockClock:
     """Reads happen in threads, which a virtual clock does not see: give them a moment before time jumps."""
-    return trio.testing.MockClock(autojump_threshold=0.02)
+    return trio.testing.MockClock(autojump_threshold=0.1)
 
 
 def event(number: int, text: str, proc: int = 0, cluster: int = 7) -> bytes:
@@ -282,3 +282,10 @@ async def test_cancelling_leaves_a_checkpoint_of_what_was_read(
     saved = checkpoint.load(checkpoint.checkpoint_path(stand.state_dir, NAME), day_of(NAME))
     assert saved is not None
     assert saved[1].dump() == stand.board.tally(NAME).dump()
+
+
+async def test_a_link_to_itself_hides_no_other_log(stand: Stand, autojump_clock: object) -> None:
+    (stand.directory / "2026-11-01.tms.jel").symlink_to("2026-11-01.tms.jel")
+    stand.append(submit() + EXECUTE)
+    async with stand.watching():
+        assert stand.seen() == {"TF-1": {"RUNNING": {"null": 1}}}
