@@ -94,6 +94,16 @@ async def shared_memory_is_as_large_as_was_set(bench: Bench) -> None:
     assert (bench.io / "size").read_text().split()[-1] == str(99 * 1024)
 
 
+async def what_a_container_used_is_known(bench: Bench) -> None:
+    work = (
+        "import time; x = bytearray(80_000_000); end = time.process_time() + 1.5\nwhile time.process_time() < end: pass"
+    )
+    async with bench.start("sh", "-c", 'python3 -c "$1"; sleep 1.2', "sh", work) as container:
+        assert await container.wait() == 0
+    assert 1.4 < (container.usage.cpu_s or 0) < 4
+    assert 80_000_000 < (container.usage.peak_memory or 0) < 200_000_000
+
+
 async def a_tasks_own_125_is_its_exit_code(bench: Bench) -> None:
     assert await bench.run("sh", "-c", "echo docker is fine >&2; exit 125") == 125
 
@@ -223,6 +233,7 @@ CHECKS: tuple[Callable[[Bench], Awaitable[None]], ...] = (
     values_stand_on_no_command_line_and_reach_no_program_of_the_host,
     an_environment_that_cannot_be_passed_is_said_before_any_event,
     shared_memory_is_as_large_as_was_set,
+    what_a_container_used_is_known,
     a_tasks_own_125_is_its_exit_code,
     what_the_daemon_refuses_is_the_runtimes_fault,
     a_client_that_was_killed_takes_its_container_with_it,

@@ -24,6 +24,7 @@ import trio
 
 from ewms.pilot.containers import dockerreaper
 from ewms.pilot.containers.base import Container, ContainerError, ContainerSpec, ImageUnusable, Mount, Usage
+from ewms.pilot.containers.dockermeter import Meter
 from ewms.pilot.containers.dockerwords import (
     LISTING_FORMAT,
     OWNER_LABEL,
@@ -119,6 +120,10 @@ class DockerPlatform:
         """The mount's target."""
         return mount.target
 
+    async def check(self, spec: ContainerSpec) -> None:
+        """Ask the daemon for the image: with an answer it is at work, and it starts no container without the image."""
+        await self.client.ask("image", "inspect", "--format", "{{.Id}}", spec.image)
+
     def start(self, spec: ContainerSpec) -> AbstractAsyncContextManager[Container]:
         """Run one container."""
         return self._start(spec)
@@ -127,9 +132,10 @@ class DockerPlatform:
     async def _start(self, spec: ContainerSpec) -> AsyncIterator[Container]:
         spec = attrs.evolve(spec, mounts=checked(spec.mounts))
         environment = passed(spec.environment)
-        env_file = spec.scratch / "environment"
+        env_file, id_file = spec.scratch / "environment", spec.scratch / "container-id"
         _make_scratch(spec.scratch, env_file, environment.file)
-        words = run_words(spec, self.options, env_file=env_file, by_client=environment.by_client)
+        id_file.unlink(missing_ok=True)  # the client refuses to write over one
+        words = run_words(spec, self.options, env_file=env_file, id_file=id_file, by_client=environment.by_client)
         command = Command(
             argv=(self.client.program, *(["--debug"] if self.debug else []), *words),
             env={**environment.by_client, **self.client.env},
@@ -140,7 +146,7 @@ class DockerPlatform:
         container: _Running | None = None
         try:
             async with self.launcher.run(command) as process:
-                container = _Running(process, spec)
+                container = _Running(process, spec, Meter(id_file))
                 yield container
         finally:
             if container is None or not container.removed_itself:
@@ -203,29 +209,38 @@ class DockerPlatform:
 class _Running:
     """A container that a client is attached to; see `Container`."""
 
-    def __init__(self, process: Process, spec: ContainerSpec) -> None:
+    def __init__(self, process: Process, spec: ContainerSpec, meter: Meter) -> None:
         self._process = process
         self._spec = spec
+        self._meter = meter
         self.removed_itself = False
         """Whether its client saw it end and go: codes above may as well be the client's own death."""
 
     @property
     def usage(self) -> Usage:
-        """The process here is the client's: what the container itself used is not known."""
-        return Usage()
+        """As it was seen last."""
+        return self._meter.usage
 
     async def memory(self) -> int | None:
-        """Not known."""
-        await trio.lowlevel.checkpoint()
-        return None
+        """Of all its processes."""
+        return await self._meter.memory()
 
     async def wait(self) -> int:
         """Wait until it ended; its exit code."""
-        code = (await self._process.wait()).code
-        self.removed_itself = code < _RUNTIME_FAILED
-        if code == _RUNTIME_FAILED and (said := runtime_complaint(_tail_of(self._spec.stderr))):
+        ended, problem = None, None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._meter.look_for_ever)
+            try:
+                ended = await self._process.wait()
+            except ContainerError as error:
+                problem = error  # raised outside: a nursery would make a group of it
+            nursery.cancel_scope.cancel()
+        if ended is None:
+            raise problem or ContainerError("the container's client was lost")
+        self.removed_itself = ended.code < _RUNTIME_FAILED
+        if ended.code == _RUNTIME_FAILED and (said := runtime_complaint(_tail_of(self._spec.stderr))):
             raise ContainerError(f"Docker could not run the container: {said}")
-        return code
+        return ended.code
 
 
 @asynccontextmanager

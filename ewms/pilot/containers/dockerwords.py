@@ -78,7 +78,9 @@ class RunOptions:
     shm_size: str = ""
 
 
-def run_words(spec: ContainerSpec, options: RunOptions, *, env_file: Path, by_client: Iterable[str]) -> list[str]:
+def run_words(
+    spec: ContainerSpec, options: RunOptions, *, env_file: Path, id_file: Path, by_client: Iterable[str]
+) -> list[str]:
     """What follows `docker` on the command line: nothing of it is secret.
 
     - `--init`: as PID 1 a task would not die of its own signals, nor reap what it leaves behind.
@@ -89,7 +91,7 @@ def run_words(spec: ContainerSpec, options: RunOptions, *, env_file: Path, by_cl
         *("run", "--rm", "--init", "--pull", "never", "--log-driver", "none"),
         *("--name", spec.name, "--label", f"{OWNER_LABEL}={options.owner}"),
         *("--user", options.user, "--security-opt", "no-new-privileges"),
-        *("--env-file", str(env_file)),
+        *("--cidfile", str(id_file), "--env-file", str(env_file)),
     ]
     if "HOME" not in spec.environment:
         words += ["--env", f"HOME={HOME}"]

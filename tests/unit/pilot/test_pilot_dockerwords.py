@@ -35,7 +35,7 @@ def spec(**more: Any) -> ContainerSpec:
 
 
 def words(options: RunOptions = OPTIONS, **more: Any) -> list[str]:
-    return run_words(spec(**more), options, env_file=Path("/env"), by_client=("LINES",))
+    return run_words(spec(**more), options, env_file=Path("/env"), id_file=Path("/id"), by_client=("LINES",))
 
 
 def read_env_file(text: str) -> dict[str, str]:
@@ -89,7 +89,7 @@ def test_the_whole_command() -> None:
     given = words(mounts=(Mount(Path("/a,b"), Path("/in"), read_only=True),))
     assert " ".join(given) == (
         "run --rm --init --pull never --log-driver none --name ewms-1 --label ewms.pilot=me --user 1000:100 "
-        f"--security-opt no-new-privileges --env-file /env --env HOME={HOME} --env LINES "
+        f"--security-opt no-new-privileges --cidfile /id --env-file /env --env HOME={HOME} --env LINES "
         "--mount type=bind,source=/scratch/tmp,target=/tmp --mount type=bind,source=/scratch/var-tmp,target=/var/tmp "
         f'--mount type=bind,source=/scratch/home,target={HOME} --mount type=bind,"source=/a,b",target=/in,readonly '
         "img:1 run --me"
