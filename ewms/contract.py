@@ -50,9 +50,10 @@ class PilotStatus(StrEnum):
     DONE = "Done"
 
 
-SUSPECT_MACHINE_EXIT_STATUSES: Final = (1, 3, 4, 5, 7, 8)
+SUSPECT_MACHINE_EXIT_STATUSES: Final = (1, 3, 4, 5, 7, 8, 11)
 """A pilot's exit statuses that speak against its machine: a task or the init container failed, the container runtime,
-the image or the data directory cannot be used there, the broker is out of its reach. (Today's pilot has 1 only.)"""
+the image or the data directory cannot be used there, the broker is out of its reach, its
+self-check failed. (Today's pilot has 1 only.)"""
 
 MAX_CHIRP_BYTES: Final = 900
 """One chirp line after escaping; HTCondor cuts at 1023 bytes, its own reader at 985 (both silently)."""

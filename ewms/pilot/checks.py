@@ -31,6 +31,7 @@ def problems(values: Mapping[str, Any]) -> Iterator[str]:
         if set(values.get(name, "")) & set("/\0"):
             yield f"{_P}{name.upper()}: {values[name]!r} is not allowed: use a file extension such as .json"
     yield from _directory_problems(values)
+    yield from _pattern_problems(values.get("okay_error_pattern", ""))
     if not _SIZE.fullmatch(values.get("docker_shm_size", "")):
         yield f"_EWMS_PILOT_DOCKER_SHM_SIZE: {values['docker_shm_size']!r} is not allowed: use a size such as 2g"
     if values.get("quarantine_time") and values.get("stop_listening_on_task_error") is False:
@@ -105,6 +106,13 @@ def _argument_problems(name: str, text: str) -> Iterator[str]:
         split(text)
     except ArgumentsError as error:
         yield f"{name}: {text!r} is not allowed: {error}"
+
+
+def _pattern_problems(pattern: str) -> Iterator[str]:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        yield f"{_P}OKAY_ERROR_PATTERN: {pattern!r} is not allowed: {error}"
 
 
 def _directory_problems(values: Mapping[str, Any]) -> Iterator[str]:

@@ -36,6 +36,7 @@ def pilot(context: click.Context) -> None:
       3 the init container failed      9 stopped by a signal
       4 no working container runtime  70 a bug
       5 the image cannot be used      10 there were only parked events
+                                      11 the machine is not fit for tasks
 
     \b
     Example, without a broker server or a container runtime:

@@ -12,6 +12,7 @@ on the local disk and without threads; long removals let other tasks run in betw
 """
 
 import os
+import shutil
 import stat
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -104,6 +105,11 @@ class DataDirectory:
         """Make it; `DataDirectoryError` if that is not possible."""
         with _pilots_own_fault():
             self.hub.mkdir(parents=True, exist_ok=True)
+
+    def room(self) -> int:
+        """Bytes that are free; `DataDirectoryError` if nobody can say."""
+        with _pilots_own_fault():
+            return shutil.disk_usage(self.root).free
 
     def new_run(self, run_id: str) -> RunDirectory:
         """Make the directories of a run without events; `DataDirectoryError` if that is not possible."""

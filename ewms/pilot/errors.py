@@ -3,6 +3,7 @@
 A task's error is counted and told; a pilot's error ends it.
 """
 
+import re
 from collections.abc import Iterator
 from enum import IntEnum
 from typing import Final
@@ -37,6 +38,8 @@ class ExitStatus(IntEnum):
     """A signal ended it before its events did; what was not finished was handed back."""
     ONLY_PARKED = 10
     """There were only events that had failed too often elsewhere, and no pilot runs those."""
+    SELF_CHECK = 11
+    """No container starts on this machine, or it has no room; no event was taken."""
     BUG = 70
     """None of the above: a mistake in the pilot itself."""
 
@@ -53,9 +56,17 @@ class DataDirectoryError(PilotError):
     """The pilot's own directory cannot be used."""
 
 
+class SelfCheckFailed(PilotError):
+    """The machine is not fit for tasks."""
+
+
+NOT_THE_MACHINES: Final = (ExitStatus.OK, ExitStatus.STOPPED, ExitStatus.CONFIGURATION, ExitStatus.ONLY_PARKED)
+"""What does not make a machine suspect."""
+
 STATUS_OF: Final[tuple[tuple[type[Exception], ExitStatus], ...]] = (
     (SettingsError, ExitStatus.CONFIGURATION),
     (MountRefused, ExitStatus.CONFIGURATION),
+    (SelfCheckFailed, ExitStatus.SELF_CHECK),
     (InitFailed, ExitStatus.INIT_FAILED),
     (ImageUnusable, ExitStatus.IMAGE),
     (ContainerError, ExitStatus.RUNTIME),
@@ -97,6 +108,7 @@ class TaskFailed(TaskError):
 
     def __init__(self, code: int, excerpt: str, exception_name: str = "") -> None:
         super().__init__(f"task failed (exit code {code}): {excerpt}")
+        self.code = code
         self.exception_name = exception_name
 
 
@@ -122,12 +134,16 @@ class BadOutput(TaskError):
     """What the task wrote cannot be sent."""
 
 
-def is_okay(error: TaskError, names: tuple[str, ...]) -> bool:
+def is_okay(error: TaskError, names: tuple[str, ...], pattern: str = "") -> bool:
     """Whether `error` is one of those that say nothing about this machine.
 
     A name fits the pilot's own class (or one that it derives from), or the exception in the task's traceback, with or
-    without its module.
+    without its module; a number fits the task's exit code; a pattern is searched for in the error's text.
     """
+    if pattern and re.search(pattern, str(error)):
+        return True
+    if isinstance(error, TaskFailed) and str(error.code) in names:
+        return True
     own = {kind.__name__ for kind in type(error).__mro__}
     theirs = error.exception_name
     return any(name in own or name in (theirs, theirs.rpartition(".")[2]) for name in names if name)

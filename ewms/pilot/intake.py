@@ -4,6 +4,7 @@ Each queue has a puller that waits until its event is wanted; whoever waits long
 does not starve the others. An event that was received but not begun when intake is cancelled is handed back.
 """
 
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NoReturn
 
@@ -12,6 +13,7 @@ import structlog
 import trio
 
 from ewms.pilot.brokers.base import Delivery, Source
+from ewms.pilot.stopping import Reason
 from ewms.pilot.work import give
 
 log = structlog.stdlib.get_logger(__name__)
@@ -33,31 +35,31 @@ class Intake:
     handle: Handle
     on_first: Callable[[], None]
     """Called when the first event came."""
-    may_begin: Callable[[], bool] = lambda: True
-    """Asked before each event is taken; False ends the intake."""
+    latest_begin: Callable[[], float] = lambda: math.inf
+    """After this moment (of Trio's clock) no event is taken; asked for each one."""
 
-    async def run(self, in_flight: trio.Nursery) -> None:
-        """Take events until none came for the timeout (or `may_begin` says no); cancelling it is the other way out."""
+    async def run(self, in_flight: trio.Nursery) -> Reason:
+        """Take events until none came for the timeout, or until it is too late; cancelling it is the other way out."""
         send, receive = trio.open_memory_channel[Item](0)
         async with trio.open_nursery() as pullers:
             for source in self.sources:
                 pullers.start_soon(self._pull, source, send)
-            await self._take(receive, in_flight)
+            reason = await self._take(receive, in_flight)
             pullers.cancel_scope.cancel()
+        return reason
 
-    async def _take(self, items: trio.MemoryReceiveChannel[Item], in_flight: trio.Nursery) -> None:
+    async def _take(self, items: trio.MemoryReceiveChannel[Item], in_flight: trio.Nursery) -> Reason:
         free = trio.Semaphore(self.slots)
         timeout, is_first = self.first_timeout, True
         while True:
             await free.acquire()
-            if not self.may_begin():
-                return
+            began, latest = trio.current_time(), self.latest_begin()
             item: Item | None = None
-            with trio.move_on_after(timeout):
-                item = await items.receive()
+            if began < latest:
+                with trio.move_on_at(min(began + timeout, latest)):
+                    item = await items.receive()
             if item is None:
-                log.info("no event came, taking no more", waited_s=timeout)
-                return
+                return Reason.LEASE if trio.current_time() >= latest else Reason.NO_EVENT
             # No checkpoint between receiving and starting: an event in between would belong to nobody.
             in_flight.start_soon(self._one, *item, free)
             if is_first:

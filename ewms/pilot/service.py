@@ -1,5 +1,6 @@
 """One pilot: connections ⊃ in-flight tasks ⊃ intake. `stopping.py` has the order in which it stops."""
 
+import math
 import secrets
 import signal
 import socket
@@ -27,11 +28,12 @@ from ewms.pilot.containers.mounts import checked
 from ewms.pilot.containment import Meter, Paths, Recipe, run
 from ewms.pilot.copies import Copies
 from ewms.pilot.directories import DataDirectory, Kept
-from ewms.pilot.errors import ExitStatus, InitFailed, TaskError, root_cause, status_of
+from ewms.pilot.errors import NOT_THE_MACHINES, ExitStatus, InitFailed, TaskError, root_cause, status_of
 from ewms.pilot.intake import Intake
 from ewms.pilot.limits import Limits
 from ewms.pilot.report import Report, open_report
 from ewms.pilot.resources import Resources
+from ewms.pilot.selfcheck import self_check
 from ewms.pilot.settings import PilotSettings, environment
 from ewms.pilot.stopping import Reason, Stopping
 from ewms.pilot.tally import Tally
@@ -147,6 +149,7 @@ class Pilot:
         async with AsyncExitStack() as stack:
             platform = await stack.enter_async_context(self.platforms(self.settings))
             recipe = await self._recipe(platform, "task")
+            await self_check(platform, recipe, self.data, min_free=self.settings.min_free_disk)
             connections = Connections(stack, self.brokers)
             sinks = [await connections.sink(address) for address in self.settings.outgoing]
             # A refusal is found before the init container has run.
@@ -223,7 +226,7 @@ class Pilot:
             timeout=self.settings.timeout_incoming,
             handle=work.handle,
             on_first=lambda: report.status(PilotStatus.TASKING),
-            may_begin=self._has_time(),
+            latest_begin=self._latest_begin(),
         )
         report.status(PilotStatus.AWAITING_FIRST_MESSAGE)
         try:
@@ -232,8 +235,7 @@ class Pilot:
                     self.stopping.begun = True
                     self.listening()
                     with self.stopping.intake:
-                        await intake.run(in_flight)
-                        self.stopping.stop_listening(Reason.NO_EVENT)
+                        self.stopping.stop_listening(await intake.run(in_flight))
                     log.info("taking no more events", reason=str(self.stopping.reason))
                     with trio.CancelScope(shield=True, deadline=trio.current_time() + STOP_CONSUMING_S):
                         for source in queues.sources:
@@ -243,22 +245,15 @@ class Pilot:
         finally:
             await work.hand_back_held()  # noqa: ASYNC102  it is shielded inside
 
-    def _has_time(self) -> Callable[[], bool]:
-        """Whether one more typical task fits into what is left of this worker's time."""
+    def _latest_begin(self) -> Callable[[], float]:
+        """Until when one more typical task fits into what is left of this worker's time."""
         if self.lease.ends is None:
-            return lambda: True
+            return lambda: math.inf
         ends = trio.current_time() + self.lease.ends - time.time()
-
-        def has_time() -> bool:
-            if ends - trio.current_time() > self.tally.typical_s + LEASE_MARGIN_S:
-                return True
-            self.stopping.stop_listening(Reason.LEASE)
-            return False
-
-        return has_time
+        return lambda: ends - self.tally.typical_s - LEASE_MARGIN_S
 
     async def _quarantine(self, status: ExitStatus) -> None:
-        suspect = status not in (ExitStatus.OK, ExitStatus.STOPPED, ExitStatus.CONFIGURATION)
+        suspect = status not in NOT_THE_MACHINES
         if status is ExitStatus.TASKS_FAILED:
             suspect = self.stopping.reason is Reason.TASK_ERROR
         if suspect and self.settings.quarantine_time and not self.stopping.evicted:

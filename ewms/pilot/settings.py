@@ -47,7 +47,7 @@ class PilotSettings:
 
     task_memory_limit: Annotated[int, AtLeast(1)] | None = variable(
         f"{_P}TASK_MEMORY_LIMIT",
-        "bytes of memory for one task, all its processes together; over it the task has failed (not with Docker)",
+        "bytes of memory for one task, all its processes together; over it the task has failed",
         default=None,
     )
     task_output_limit: Annotated[int, AtLeast(1)] | None = variable(
@@ -160,7 +160,14 @@ class PilotSettings:
     )
 
     okay_errors: tuple[str, ...] = variable(
-        f"{_P}OKAY_ERRORS", "names of exception classes that do not trigger the previous rule", default=()
+        f"{_P}OKAY_ERRORS",
+        "names of exception classes, or exit codes, that do not make the machine suspect",
+        default=(),
+    )
+    okay_error_pattern: str = variable(
+        f"{_P}OKAY_ERROR_PATTERN",
+        "a regular expression; an error whose text it is found in does not make the machine suspect",
+        default="",
     )
     quarantine_time: Annotated[float, AtLeast(0)] = variable(
         f"{_P}QUARANTINE_TIME",
@@ -181,6 +188,12 @@ class PilotSettings:
         f"{_P}DUMP_TASK_OUTPUT",
         "copy every task's stdout and stderr to the pilot's own (always done for a failed one)",
         default=False,
+    )
+    min_free_disk: Annotated[int, AtLeast(0)] = variable(
+        f"{_P}MIN_FREE_DISK",
+        "bytes that must be free where the tasks' files are; with less no event is taken, and a task that fails is "
+        "the machine's fault",
+        default=100_000_000,
     )
     data_dir_parent: Path | None = variable(
         f"{_P}DATA_DIR_PARENT_PATH_ON_HOST",

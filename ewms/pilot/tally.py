@@ -5,6 +5,8 @@ from typing import Final
 
 import attrs
 
+from ewms.pilot.resources import Distribution
+
 MAX_TEXTS: Final = 10
 """Different error texts that are told apart; further ones are only counted."""
 _SHOWN: Final = 300
@@ -21,19 +23,19 @@ class Tally:
     """Events that were parked by this pilot."""
     passed_on: int = 0
     """Times that a parked event was seen and let by."""
-    wall_s: float = 0.0
-    """Of all tasks that succeeded."""
+    walls: Distribution = attrs.field(factory=Distribution)
+    """s that each task took which succeeded."""
     _texts: Counter[str] = attrs.field(factory=Counter)
 
     @property
     def typical_s(self) -> float:
-        """The mean wall time of a task that succeeded; 0 as long as none has."""
-        return self.wall_s / self.succeeded if self.succeeded else 0.0
+        """What nine of ten tasks that succeeded did not exceed (s); 0 as long as none has."""
+        return self.walls.quantile(0.9)
 
     def add_success(self, wall_s: float) -> None:
         """Count a task that succeeded."""
         self.succeeded += 1
-        self.wall_s += wall_s
+        self.walls.add(wall_s)
 
     def add_failure(self, text: str) -> None:
         """Count a failed task."""

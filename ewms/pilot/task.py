@@ -14,7 +14,7 @@ from ewms.contract import TASK_DATA_DIR
 from ewms.pilot import containment, events
 from ewms.pilot.containers.base import Mount, Platform
 from ewms.pilot.directories import DataDirectory, RunDirectory, TaskDirectory, read_outfile, read_tail, tree_size
-from ewms.pilot.errors import BadEvent, TaskError
+from ewms.pilot.errors import BadEvent, DataDirectoryError, TaskError
 from ewms.pilot.resources import Resources, Used, megabytes
 from ewms.pilot.settings import PilotSettings, extension
 from ewms.pilot.stopping import Stopping
@@ -72,6 +72,7 @@ class Tasks:
             output = await self._contained(task, meter)
         except TaskError as error:
             failed = True
+            self._check_room(task, error)
             used = self._count(task, meter, began)
             log.info("task failed", task=task.run_id, **used.as_dict(), error=last_line(redact(str(error))))
             raise
@@ -86,6 +87,11 @@ class Tasks:
                 dump(task)
             with trio.CancelScope(shield=True, deadline=trio.current_time() + CLEANING_LIMIT_S):
                 await self._clean(task, failed=failed)
+
+    def _check_room(self, task: TaskDirectory, error: TaskError) -> None:
+        """Raise `DataDirectoryError` if the disk is full, and not by this task alone."""
+        if self.data.room() + tree_size(task.root) < self.settings.min_free_disk:
+            raise DataDirectoryError(f"the disk is full ({self.data.room()} bytes are free): {error}") from error
 
     def _count(self, task: TaskDirectory, meter: containment.Meter, began: float) -> Used:
         used = _used(task, meter, began)

@@ -218,7 +218,7 @@ class Work:
     def _suspect_the_machine(self, error: TaskError) -> None:
         if isinstance(error, BadEvent) or not self.settings.stop_listening_on_task_error:
             return
-        if not is_okay(error, self.settings.okay_errors):
+        if not is_okay(error, self.settings.okay_errors, self.settings.okay_error_pattern):
             log.warning("a task failed that had not failed elsewhere: taking no further events")
             self.stopping.stop_listening(Reason.TASK_ERROR)
 

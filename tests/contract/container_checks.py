@@ -74,19 +74,20 @@ class Bench:
     def mount(self) -> Mount:
         return Mount(self.io, Path("/ewms-pilot-data/task-io"))
 
-    def start(self, *args: str, **more: Any) -> AbstractAsyncContextManager[Container]:
+    def spec(self, *args: str, **more: Any) -> ContainerSpec:
         values: dict[str, Any] = {"environment": {}, "mounts": (self.mount,)} | more
-        return self.platform.start(
-            ContainerSpec(
-                name=f"ewms-check-{uuid.uuid4().hex[:8]}",
-                image=self.image,
-                args=args,
-                stdout=self.directory / "stdout",
-                stderr=self.directory / "stderr",
-                scratch=self.directory / "scratch",
-                **values,
-            )
+        return ContainerSpec(
+            name=f"ewms-check-{uuid.uuid4().hex[:8]}",
+            image=self.image,
+            args=args,
+            stdout=self.directory / "stdout",
+            stderr=self.directory / "stderr",
+            scratch=self.directory / "scratch",
+            **values,
         )
+
+    def start(self, *args: str, **more: Any) -> AbstractAsyncContextManager[Container]:
+        return self.platform.start(self.spec(*args, **more))
 
     async def run(self, *args: str, **more: Any) -> int:
         with trio.fail_after(PATIENCE):
@@ -239,6 +240,27 @@ async def when_the_pilot_is_killed_its_tasks_are_gone(bench: Bench) -> None:
         await _until(lambda: not _alive(marker))
 
 
+async def the_self_check_passes(bench: Bench) -> None:
+    with trio.fail_after(PATIENCE):
+        await bench.platform.check(bench.spec("true"))
+
+
+async def what_it_used_is_known_also_when_it_was_killed(bench: Bench) -> None:
+    if bench.platform.name == "docker":
+        return  # the process that is seen is the client's
+    code = "x = b'1' * 50_000_000\nfor _ in range(10_000_000): pass\nimport time, sys; time.sleep(float(sys.argv[1]))"
+    for pause in ("0", "1000"):
+        with trio.move_on_after(PATIENCE):
+            async with bench.start("python3", "-c", code, pause) as container:
+                if pause == "0":
+                    await container.wait()
+                else:
+                    while (await container.memory() or 0) < 50_000_000:  # noqa: ASYNC110  /proc has no events
+                        await trio.sleep(0.05)
+        assert (container.usage.peak_memory or 0) > 50_000_000
+        assert (container.usage.cpu_s or 0) > 0.02
+
+
 async def several_containers_at_once(bench: Bench) -> None:
     async def one(number: int) -> None:
         own = attrs.evolve(bench, directory=bench.directory / str(number))
@@ -277,6 +299,8 @@ CHECKS: tuple[Check, ...] = (
     what_a_task_leaves_behind_is_gone_when_it_ended,
     a_task_that_is_cancelled_is_gone_with_its_whole_tree,
     when_the_pilot_is_killed_its_tasks_are_gone,
+    the_self_check_passes,
+    what_it_used_is_known_also_when_it_was_killed,
     several_containers_at_once,
     an_image_that_is_not_there_is_said,
 )

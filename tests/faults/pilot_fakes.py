@@ -1,7 +1,7 @@
 """A broker and a container platform in memory, with hooks: what the pilot's service is tested with."""
 
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -48,12 +48,15 @@ class World:
     on_copy: Callable[[str], Awaitable[object]] = nothing
     """Called with the queue before a copy of an event is published."""
     on_verdict: Callable[[str, Delivery], Awaitable[object]] = nothing
+    on_check: Callable[[ContainerSpec], Awaitable[object]] = nothing
     on_prepare: Callable[[str], Awaitable[object]] = nothing
     lost: set[str] = attrs.field(factory=set)
     """Message ids of deliveries that the broker took back: a verdict on one is not taken."""
     copies: list[tuple[str, events.Event]] = attrs.field(factory=list)
     """Events that pilots put into queues that events come from, or into the dead-letter queue."""
     queues: dict[str, deque[Delivery]] = attrs.field(factory=dict)
+    system: Mapping[str, str] = attrs.field(factory=dict)
+    """Variables that are not the pilot's own."""
     redeliver: bool = False
     """Whether a rejected or handed-back event comes again."""
     published: list[tuple[str, events.Event]] = attrs.field(factory=list)
@@ -106,7 +109,7 @@ class World:
             "EWMS_PILOT_STOP_GRACE": "100",
         }
         environ |= {f"EWMS_PILOT_{name.upper()}": str(value) for name, value in more.items()}
-        return read(environ)
+        return read(environ | dict(self.system))
 
     async def run(self, **more: object) -> int:
         """Run one pilot; its exit status."""
@@ -224,6 +227,10 @@ class FakePlatform:
     async def prepare(self, image: str) -> str:
         await self.world.on_prepare(image)
         return image
+
+    async def check(self, spec: ContainerSpec) -> None:
+        await trio.lowlevel.checkpoint()
+        await self.world.on_check(spec)
 
     def path_inside(self, mount: Mount) -> Path:
         return mount.source

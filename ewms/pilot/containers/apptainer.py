@@ -28,6 +28,7 @@ from ewms.pilot.containers.base import Container, ContainerError, ContainerSpec,
 from ewms.pilot.containers.mounts import checked, mount_option
 from ewms.pilot.containers.process import RunningProcess
 from ewms.pilot.containers.processes import Command, Launcher
+from ewms.pilot.directories import read_tail
 from ewms.pilot.settings import PilotSettings
 
 log = structlog.stdlib.get_logger(__name__)
@@ -37,6 +38,7 @@ BUILD_LIMIT_S: Final = 3600.0
 _LOCK_POLL_S: Final = 0.5
 _IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _TAIL: Final = 2000
+_NO_PROGRAM: Final = re.compile(r"executable file not found|no such file or directory|command not found", re.IGNORECASE)
 
 
 @attrs.frozen(kw_only=True)
@@ -95,13 +97,21 @@ class ApptainerPlatform:
         """The mount's target."""
         return mount.target
 
+    async def check(self, spec: ContainerSpec) -> None:
+        """Run `true` in place of what the image runs; an image without it is as good, once there is a container."""
+        async with self._started(spec, "exec") as container:
+            code = await container.wait()
+        said = read_tail(spec.stderr, _TAIL).strip()
+        if code != 0 and not _NO_PROGRAM.search(said):
+            raise ContainerError(f"Apptainer ended with exit code {code}: {said}")
+
     def start(self, spec: ContainerSpec) -> AbstractAsyncContextManager[Container]:
         """Run one container."""
-        return self._start(spec)
+        return self._started(spec, "run")
 
     @asynccontextmanager
-    async def _start(self, spec: ContainerSpec) -> AsyncIterator[Container]:
-        arguments = run_arguments(attrs.evolve(spec, mounts=checked(spec.mounts)))
+    async def _started(self, spec: ContainerSpec, verb: str) -> AsyncIterator[Container]:
+        arguments = run_arguments(attrs.evolve(spec, mounts=checked(spec.mounts)), verb)
         command = Command(
             argv=(self.program, "-d" if self.debug else "-s", *arguments),
             env={**self.runtime_env, **{f"APPTAINERENV_{name}": text for name, text in spec.environment.items()}},
@@ -148,9 +158,9 @@ class ApptainerPlatform:
             unfinished.rename(place)
 
 
-def run_arguments(spec: ContainerSpec) -> list[str]:
+def run_arguments(spec: ContainerSpec, verb: str = "run") -> list[str]:
     """What follows `apptainer [-s]` on the command line: nothing of it is secret."""
-    words = ["run", "--containall", "--no-eval", "--workdir", str(spec.scratch)]
+    words = [verb, "--containall", "--no-eval", "--workdir", str(spec.scratch)]
     for mount in spec.mounts:
         words += ["--mount", mount_option(mount)]
     return [*words, spec.image, *spec.args]

@@ -79,6 +79,13 @@ class Platform(Protocol):
     def path_inside(self, mount: Mount) -> Path:
         """Where a container of this platform sees what `mount` brings in."""
 
+    async def check(self, spec: ContainerSpec) -> None:
+        """See that a container with the image and the mounts of `spec` starts; nothing of the user's is run in it.
+
+        Raises:
+            ContainerError: the runtime does not work here.
+        """
+
     def start(self, spec: ContainerSpec) -> AbstractAsyncContextManager[Container]:
         """Run one container; leaving the context for whatever reason leaves no process of it behind.
 

@@ -38,6 +38,11 @@ class ProcessPlatform:
         """There is no inside: the host's own path."""
         return mount.source
 
+    async def check(self, spec: ContainerSpec) -> None:
+        """Run its command."""
+        async with self._start(spec) as container:
+            await container.wait()
+
     def start(self, spec: ContainerSpec) -> AbstractAsyncContextManager[Container]:
         """Run the arguments as a command."""
         return self._start(spec)

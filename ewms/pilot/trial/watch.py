@@ -9,6 +9,7 @@ import trio
 
 from ewms.pilot.containers import open_platform
 from ewms.pilot.containers.base import Container, ContainerSpec, Mount, Platform, Usage
+from ewms.pilot.directories import tree_size
 from ewms.pilot.errors import root_cause
 from ewms.pilot.settings import PilotSettings
 
@@ -25,6 +26,9 @@ class Run:
     ended: float | None = None
     code: int | None = None
     """None: it was killed before it ended."""
+    usage: Usage = Usage()
+    scratch: int = 0
+    """Bytes in its /tmp and HOME at the end."""
 
     @property
     def wall_s(self) -> float:
@@ -96,17 +100,24 @@ class WatchedPlatform:
             self.watch.tell(f"the image {image} was made ready in {took:.0f} s")
         return prepared
 
+    async def check(self, spec: ContainerSpec) -> None:
+        """The platform's own."""
+        await self.inner.check(spec)
+
     @asynccontextmanager
     async def start(self, spec: ContainerSpec) -> AsyncIterator[Container]:
         """Run, and note how it went."""
         run = self.watch.runs[spec.name] = Run(spec, trio.current_time())
         label = self.watch.label(spec.name)
         self.watch.tell(f"{label}: started")
+        container: Container | None = None
         try:
             async with self.inner.start(spec) as container:
                 yield WatchedContainer(container, run)
         finally:
             run.ended = trio.current_time()
+            run.usage = container.usage if container else Usage()
+            run.scratch = tree_size(spec.scratch)
             how = "was killed" if run.code is None else f"ended with exit code {run.code}"
             self.watch.tell(f"{label}: {how} after {run.wall_s:.1f} s")
 
