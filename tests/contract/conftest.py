@@ -2,10 +2,13 @@
 
 import logging
 import os
+import uuid
+from pathlib import Path
 from typing import Protocol
 
 import attrs
 import pytest
+from broker_places import PARAMS, REAL, Place
 
 from ewms.secret import Secret
 
@@ -47,3 +50,13 @@ def nats_access(request: pytest.FixtureRequest) -> HasAddress:
         return RunningServer(address, Secret(os.environ.get("EWMS_TEST_NATS_TOKEN", "")))
     server: HasAddress = request.getfixturevalue("nats")
     return server
+
+
+@pytest.fixture(params=PARAMS)
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """A queue on one of the brokers."""
+    queue = f"test-{uuid.uuid4().hex[:12]}"
+    if request.param == "local":
+        return Place("local", str(tmp_path / "broker"), Secret(""), queue)
+    server = request.getfixturevalue(REAL[request.param])
+    return Place(request.param, server.address, server.token, queue)

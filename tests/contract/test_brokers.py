@@ -5,47 +5,14 @@ The pilot relies on nothing else of a broker than what is asserted here.
 
 import subprocess
 import sys
-import uuid
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager
-from pathlib import Path
 
-import attrs
 import pytest
 import trio
+from broker_places import PATIENCE, Place, nothing_comes, put, take
 from nats_admin import make_consumer
 
-from ewms.pilot.brokers import open_broker
 from ewms.pilot.brokers.base import Broker, Delivery, Source
-from ewms.secret import Secret
-
-# Longer than any broker here takes for anything; a passing test never waits this long.
-PATIENCE = 20
-
-
-@attrs.frozen
-class Place:
-    """A broker, and a queue of this test's own on it."""
-
-    broker_type: str
-    address: str
-    token: Secret
-    queue: str
-
-    def connect(self) -> AbstractAsyncContextManager[Broker]:
-        return open_broker(self.broker_type, self.address, self.token, give_up_after=PATIENCE)
-
-
-REAL = {"rabbitmq": "rabbit_access", "nats": "nats_access"}
-
-
-@pytest.fixture(params=["local", *(pytest.param(name, marks=pytest.mark.broker) for name in REAL)])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    queue = f"test-{uuid.uuid4().hex[:12]}"
-    if request.param == "local":
-        return Place("local", str(tmp_path / "broker"), Secret(""), queue)
-    server = request.getfixturevalue(REAL[request.param])
-    return Place(request.param, server.address, server.token, queue)
 
 
 @pytest.fixture
@@ -55,23 +22,6 @@ async def broker(place: Place) -> AsyncIterator[Broker]:
         await make_consumer(place.address, place.token, place.queue, ack_wait=2)
     async with place.connect() as broker:
         yield broker
-
-
-async def put(broker: Broker, queue: str, *bodies: bytes) -> None:
-    async with broker.sink(queue) as sink:
-        for number, body in enumerate(bodies):
-            await sink.publish(body, message_id=f"m-{number}")
-
-
-async def take(source: Source) -> Delivery:
-    with trio.fail_after(PATIENCE):
-        return await source.receive()
-
-
-async def nothing_comes(source: Source, within: float = 0.3) -> bool:
-    with trio.move_on_after(within) as scope:
-        await source.receive()
-    return scope.cancelled_caught
 
 
 async def test_what_is_published_is_received_in_order_and_gone_once_acked(broker: Broker, place: Place) -> None:
@@ -271,3 +221,45 @@ async def test_a_source_that_was_stopped_takes_nothing_more_and_still_gives_verd
         assert rest == {b"one", b"two", b"three"} - {first.body}
         assert await source.ack(first)
         assert await nothing_comes(source)
+
+
+async def test_whatever_is_cancelled_wherever_all_goes_on(broker: Broker, place: Place) -> None:
+    """Each call is cancelled at each of its awaits: nothing is lost, and the adapter is as good as new."""
+    count = 25
+    published: set[bytes] = set()
+    async with broker.sink(place.queue) as sink:
+        for number in range(count):
+            with trio.CancelScope() as scope, trio.move_on_after(PATIENCE):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(cancel_after, number, scope)
+                    await sink.publish(b"%d" % number, message_id=f"m-{number}")
+                    published.add(b"%d" % number)
+                    nursery.cancel_scope.cancel()
+        await sink.publish(b"last", message_id="last")
+    async with broker.source(place.queue, prefetch=3) as source:
+        acked: set[bytes] = set()
+        steps = 0
+        while not acked >= published | {b"last"}:
+            delivery = await take(source)
+            verdicts = (source.ack, source.reject, source.hand_back)
+            with trio.CancelScope() as scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(cancel_after, steps % 7, scope)
+                    if await verdicts[steps % 3](delivery) and steps % 3 == 0:
+                        acked.add(delivery.body)
+                    nursery.cancel_scope.cancel()
+            steps += 1
+            # An ack that was cancelled may have been given or not.
+            if scope.cancelled_caught:
+                acked.add(delivery.body)
+    async with broker.source(place.queue, prefetch=1) as source, broker.sink(place.queue) as sink:
+        await sink.publish(b"and on", message_id="on")
+        while (delivery := await take(source)).body != b"and on":
+            assert await source.ack(delivery)
+        assert await source.ack(delivery)
+
+
+async def cancel_after(checkpoints: int, scope: trio.CancelScope) -> None:
+    for _ in range(checkpoints):
+        await trio.lowlevel.checkpoint()
+    scope.cancel()

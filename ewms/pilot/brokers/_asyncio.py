@@ -27,8 +27,11 @@ class Border:
     def __init__(self, loop: trio_asyncio.TrioEventLoop) -> None:
         self._loop = loop
 
-    async def call(self, function: Callable[[], Awaitable[_T]]) -> _T:
-        """Run an asyncio function; its errors come out unchanged, an `asyncio.CancelledError` of its own too."""
+    async def call(self, function: Callable[[], Awaitable[_T]], *, to_its_end: bool = False) -> _T:
+        """Run an asyncio function; its errors come out unchanged, an `asyncio.CancelledError` of its own too.
+
+        A cancelled call is left, and its function is cancelled; or it goes on by itself, `to_its_end`.
+        """
         # With several loops open, the innermost would be "the running one" in all tasks.
         context = contextvars.copy_context()
         context.run(trio_asyncio.current_loop.set, self._loop)
@@ -39,7 +42,8 @@ class Border:
             await done.wait()
         except trio.Cancelled:
             task.add_done_callback(_retrieve)
-            task.cancel()
+            if not to_its_end:
+                task.cancel()
             raise
         return task.result()
 

@@ -165,17 +165,19 @@ class WireChannel:
         """Have no more messages pushed."""
         await self._call(partial(self._channel.basic_cancel, consumer_tag))
 
+    # Verdicts go to their end though cancelled: one that was not given keeps the message from everybody.
+
     async def ack(self, delivery_tag: int) -> None:
         """The broker may forget the message."""
-        await self._call(partial(self._channel.basic_ack, delivery_tag))
+        await self._call(partial(self._channel.basic_ack, delivery_tag), to_its_end=True)
 
     async def reject(self, delivery_tag: int) -> None:
         """Requeue, as a failure."""
-        await self._call(partial(self._channel.basic_reject, delivery_tag, requeue=True))
+        await self._call(partial(self._channel.basic_reject, delivery_tag, requeue=True), to_its_end=True)
 
     async def nack(self, delivery_tag: int) -> None:
         """Requeue, as not tried."""
-        await self._call(partial(self._channel.basic_nack, delivery_tag, requeue=True))
+        await self._call(partial(self._channel.basic_nack, delivery_tag, requeue=True), to_its_end=True)
 
     async def publish(self, queue: str, body: bytes, *, message_id: str, within: float) -> None:
         """Publish to a queue; return once the broker confirmed it. `message_id` is unique among those in flight.
@@ -211,10 +213,12 @@ class WireChannel:
         """Hang up on a broker that does not answer: the whole connection goes."""
         self._wire.abort()
 
-    async def _call(self, function: Callable[[], Awaitable[_T]], *, within: float = _CALL_TIMEOUT) -> _T:
+    async def _call(
+        self, function: Callable[[], Awaitable[_T]], *, within: float = _CALL_TIMEOUT, to_its_end: bool = False
+    ) -> _T:
         if self.closed.is_set() or self._wire.closed.is_set():
             raise WireLost(self.reason)
-        return await _call(self._border, function, within=within)
+        return await _call(self._border, function, within=within, to_its_end=to_its_end)
 
 
 async def open_wire(border: Border, address: AmqpAddress, *, heartbeat: int, name: str) -> AmqpWire:
@@ -328,11 +332,13 @@ def _incoming(message: DeliveredMessage) -> Incoming:
     )
 
 
-async def _call(border: Border, function: Callable[[], Awaitable[_T]], *, within: float = _CALL_TIMEOUT) -> _T:
+async def _call(
+    border: Border, function: Callable[[], Awaitable[_T]], *, within: float = _CALL_TIMEOUT, to_its_end: bool = False
+) -> _T:
     """Call into aiormq; every error that comes out is one of this module's."""
     with trio.move_on_after(within):
         try:
-            return await border.call(function)
+            return await border.call(function, to_its_end=to_its_end)
         except (Exception, asyncio.CancelledError) as error:
             raise _ours(error) from error  # noqa: ASYNC104  asyncio's, which aiormq raises; Trio's is not caught
     raise WireLost(f"no answer within {within:g} s")
