@@ -130,7 +130,7 @@ class Control:
             listener = trio.SocketListener(trio.socket.from_stdlib_socket(raw))
             async with trio.open_nursery() as nursery:
                 self._later = nursery
-                nursery.start_soon(trio.serve_listeners, self._serve, [listener])
+                nursery.start_soon(trio.serve_listeners, self._serve, [listener])  # noqa: ASYNC113  it listens already
                 yield
                 nursery.cancel_scope.cancel()
 
