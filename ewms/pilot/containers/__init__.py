@@ -1,14 +1,11 @@
-"""Container platforms behind one protocol (`base.py`); `open_platform` picks one by the settings."""
+"""Container platforms behind one protocol (`base.py`); `open_platform` picks one by the settings and loads only it."""
 
 import shutil
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final
 
-from ewms.pilot.containers.apptainer import ApptainerPlatform
 from ewms.pilot.containers.base import ContainerError, Platform
-from ewms.pilot.containers.docker import open_docker
-from ewms.pilot.containers.process import ProcessPlatform
 from ewms.pilot.containers.processes import Launcher, open_launcher
 from ewms.pilot.settings import PilotSettings
 
@@ -17,17 +14,23 @@ OpenPlatform = Callable[[Launcher, PilotSettings], AbstractAsyncContextManager[P
 
 @asynccontextmanager
 async def _apptainer(launcher: Launcher, settings: PilotSettings) -> AsyncIterator[Platform]:
+    from ewms.pilot.containers.apptainer import ApptainerPlatform
+
     yield ApptainerPlatform.from_settings(launcher, settings)
 
 
 @asynccontextmanager
 async def _docker(launcher: Launcher, settings: PilotSettings) -> AsyncIterator[Platform]:
+    from ewms.pilot.containers.docker import open_docker
+
     async with open_docker(launcher, settings) as platform:
         yield platform
 
 
 @asynccontextmanager
 async def _process(launcher: Launcher, settings: PilotSettings) -> AsyncIterator[Platform]:
+    from ewms.pilot.containers.process import ProcessPlatform
+
     yield ProcessPlatform(launcher, path=settings.path)
 
 
