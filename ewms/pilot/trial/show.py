@@ -4,10 +4,12 @@ import json
 import textwrap
 from collections.abc import Iterable, Iterator
 
+from ewms.pilot.resources import megabytes
 from ewms.pilot.tally import last_line
 from ewms.pilot.trial.advice import Case, advice
 from ewms.pilot.trial.found import Found
 from ewms.pilot.trial.plan import described
+from ewms.pilot.trial.watch import Run
 
 WIDTH = 100
 _SHOWN_LINES = 25
@@ -20,6 +22,8 @@ def event_lines(found: Found, total: int, platform: str) -> Iterator[str]:
     event = found.event
     yield f"event {event.number} of {total}: {event.path} ({described(event.data)})"
     yield f"  {_verdict(found)}"
+    if found.run is not None:
+        yield f"  used    {_used(found.run)}"
     if found.error:
         yield f"  error   {last_line(found.error)}"
     if found.has_output:
@@ -87,6 +91,16 @@ def _verdict(found: Found) -> str:
     if found.run.code is None:
         return f"STOPPED after {took}"
     return f"done    in {took}"
+
+
+def _used(run: Run) -> str:
+    usage = run.usage
+    parts = [
+        "" if usage.cpu_s is None else f"{usage.cpu_s:.2f} s of CPU",
+        "" if usage.peak_memory is None else f"{megabytes(usage.peak_memory):.0f} MB of memory",
+        f"{megabytes(run.scratch):.1f} MB of scratch",
+    ]
+    return ", ".join(filter(None, parts))
 
 
 def _block(text: str) -> list[str]:

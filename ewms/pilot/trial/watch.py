@@ -116,7 +116,7 @@ class WatchedPlatform:
                 yield WatchedContainer(container, run)
         finally:
             run.ended = trio.current_time()
-            run.usage = container.usage if container else Usage()
+            run.usage = Usage() if container is None else container.usage
             run.scratch = tree_size(spec.scratch)
             how = "was killed" if run.code is None else f"ended with exit code {run.code}"
             self.watch.tell(f"{label}: {how} after {run.wall_s:.1f} s")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -175,6 +176,7 @@ def test_a_task_that_works(tmp_path: Path) -> None:
     ended = tried(tmp_path, "--args", args, "--env", "A=two\nlines", *options)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert json.dumps({"got": INPUT, "A": "two\nlines"}, indent=2).replace("\n", "\n    ") in ended.stdout
+    assert re.search(r"  used    0\.\d\d s of CPU, \d+ MB of memory, 0\.0 MB of scratch\n", ended.stdout)
     assert ended.stdout.endswith("2 of 2 events succeeded, with 2 output event(s)\n")
     assert ended.stderr == ""
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
