@@ -41,7 +41,7 @@ class _Holder(Generic[T]):
     def _run(self) -> None:
         try:
             trio.run(self._hold)
-        except BaseException as error:  # noqa: BLE001  it is raised again in the owner's thread
+        except BaseException as error:  # noqa: BLE001, ASYNC103  raised again in the owner's thread
             self._error = error
         finally:
             self._settled.set()

@@ -178,8 +178,8 @@ async def _submit(ctx: Context, submission: Submission) -> Cluster:
         try:
             submitted = await ctx.schedd.submit(submission.description, count=submission.n_workers)
         except CondorRefused as refusal:
-            await trio.to_thread.run_sync(submission.envfile_path.unlink)
-            await _note_unsubmitted(ctx, uuid)
+            await trio.to_thread.run_sync(submission.envfile_path.unlink)  # noqa: ASYNC120  shielded
+            await _note_unsubmitted(ctx, uuid)  # noqa: ASYNC120  shielded
             raise OrderRefused(f"HTCondor refused the submit: {refusal}") from refusal
         cluster = Cluster(
             submitted.cluster_id, str(submission.log_path), submission.n_workers, dict(submission.description)
@@ -229,7 +229,7 @@ async def _confirm(ctx: Context, uuid: str, cluster: Cluster) -> None:
             return
     except WMSRefused as refusal:
         # It will be refused again, and the WMS would never order its stop.
-        await _withdraw(ctx, uuid, cluster)
+        await _withdraw(ctx, uuid, cluster)  # noqa: ASYNC120  cancelled, the next start of the TMS withdraws it
         raise OrderRefused(str(refusal)) from refusal
     await _note_confirmed(ctx, uuid, cluster, Stage.OPEN)
 
