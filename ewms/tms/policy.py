@@ -88,8 +88,9 @@ class Policy:
 
     def _on_exit_remove(self) -> str:
         # A run counts as completion when the worker ended by itself; evictions cost none of its tries.
-        suspect = f"ExitBySignal =?= false && {_member('ExitCode', self.requeue_exit_statuses)}"
-        return f"!({suspect} && NumJobCompletions <= {self.max_requeues})"
+        by_status = f"(ExitBySignal =?= false && {_member('ExitCode', self.requeue_exit_statuses)})"
+        by_signal = f"(ExitBySignal =?= true && {_member('128 + ExitSignal', self.requeue_exit_statuses)})"
+        return f"!(({by_status} || {by_signal}) && NumJobCompletions <= {self.max_requeues})"
 
     def _periodic_hold(self) -> str:
         return f"JobStatus == {_IDLE} && {_NEVER_STARTED} >= {self._start_failures}"

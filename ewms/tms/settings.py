@@ -36,6 +36,8 @@ _EXCLUDED_OSG_SITES: Final = ("Wichita State University",)
 _CVMFS_PILOT_PATH: Final = (
     "/cvmfs/icecube.opensciencegrid.org/containers/ewms/observation-management-service/ewms-pilot"
 )
+_KILLED: Final = 137
+"""A container whose pilot got SIGKILL: the machine was short of memory, or somebody's hand."""
 _APPTAINER_FAILED: Final = 255
 """The exit status of Apptainer itself: there was no pilot."""
 _PASSING_HOLD_CODES: Final = (6, 7, 9, 10, 11, 12, 13, 14, 18, 19, 21, 22, 23, 34, 35, 45, 48)
@@ -212,7 +214,7 @@ class Settings:
     requeue_exit_statuses: Numbers = variable(
         "TMS_REQUEUE_EXIT_STATUSES",
         "a worker's exit statuses that speak against its machine: it goes back to the queue ('none' for no such rule)",
-        default=(*SUSPECT_MACHINE_EXIT_STATUSES, _APPTAINER_FAILED),
+        default=(*SUSPECT_MACHINE_EXIT_STATUSES, _KILLED, _APPTAINER_FAILED),
     )
     max_requeues: Count = variable("TMS_MAX_REQUEUES", "how many times a worker goes back to the queue", default=3)
     avoid_machine_time: Age = variable(

@@ -72,7 +72,10 @@ def test_every_expression_is_one() -> None:
         ({"ExitBySignal": False, "ExitCode": 255, "NumJobCompletions": 1}, False),
         ({"ExitBySignal": False, "ExitCode": 2, "NumJobCompletions": 1}, True),
         ({"ExitBySignal": False, "ExitCode": 9, "NumJobCompletions": 1}, True),
-        ({"ExitBySignal": True, "ExitSignal": 9, "NumJobCompletions": 1}, True),
+        ({"ExitBySignal": False, "ExitCode": 137, "NumJobCompletions": 1}, False),
+        ({"ExitBySignal": True, "ExitSignal": 9, "NumJobCompletions": 1}, False),
+        ({"ExitBySignal": True, "ExitSignal": 9, "NumJobCompletions": 4}, True),
+        ({"ExitBySignal": True, "ExitSignal": 15, "NumJobCompletions": 1}, True),
         # Evictions and starts without an end are none of its tries.
         ({"ExitBySignal": False, "ExitCode": 1, "NumJobCompletions": 1, "NumJobStarts": 50}, False),
     ],
@@ -87,7 +90,7 @@ def test_without_a_rule_every_end_is_one() -> None:
 
 
 def test_the_exit_statuses_are_the_pilots() -> None:
-    names = ("TASKS_FAILED", "INIT_FAILED", "RUNTIME", "IMAGE", "BROKER_LOST", "DATA_DIRECTORY")
+    names = ("TASKS_FAILED", "INIT_FAILED", "RUNTIME", "IMAGE", "BROKER_LOST", "DATA_DIRECTORY", "SELF_CHECK")
     assert tuple(int(ExitStatus[name]) for name in names) == SUSPECT_MACHINE_EXIT_STATUSES
 
 
