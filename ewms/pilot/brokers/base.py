@@ -23,7 +23,7 @@ class QueueAddress:
 
     queue: str
     broker_type: str
-    """`rabbitmq`, `nats`, `pulsar`, `local`."""
+    """`rabbitmq`, `nats`, `local`."""
     broker_address: str
     auth_token: Secret = Secret("")
 
