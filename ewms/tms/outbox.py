@@ -7,19 +7,24 @@ taskforce says what may be sent at all.
 
 import enum
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import Final
 
 import attrs
 import structlog
 import trio
 
+from ewms.tms.board import TaskforceReport
 from ewms.tms.ledger import Ledger
 from ewms.wms.client import WMS
 from ewms.wms.errors import WMSNotFound
 from ewms.wms.models import CompoundStatuses, TopTaskErrors
 
 log = structlog.stdlib.get_logger(__name__)
+
+_COMPLETIONS: Final = 8
+"""Ends that are told to the WMS at a time: after an outage there may be thousands."""
 
 
 class Stage(enum.Enum):
@@ -33,6 +38,16 @@ class Stage(enum.Enum):
     """Its last statuses were accepted: only condor-rm and condor-complete may follow."""
     UNKNOWN = "unknown"
     """Completed, withdrawn, or never of this WMS: nothing is sent."""
+
+
+@attrs.frozen
+class OpenTaskforce:
+    """A taskforce that the WMS lists as not completed."""
+
+    uuid: str
+    cluster_id: int | None
+    has_errors: bool = False
+    """The WMS shows errors of it."""
 
 
 @attrs.define
@@ -49,6 +64,9 @@ class Outbox:
         self._wms = wms
         self._ledger = ledger
         self._taskforces: dict[str, _Taskforce] = {}
+        self._with_errors: set[str] = set()
+        """Taskforces of which the WMS shows errors."""
+        self._completions = trio.CapacityLimiter(_COMPLETIONS)
         self.reconciled = trio.Event()
         """Set when it is known which taskforces the WMS takes for not completed."""
 
@@ -84,11 +102,27 @@ class Outbox:
             taskforce.users -= 1
             self._forget_if_idle(uuid)
 
-    async def send_statuses(
-        self, statuses: Mapping[str, CompoundStatuses], errors: Mapping[str, TopTaskErrors]
-    ) -> None:
-        """Send one batch until it is accepted; taskforces that the WMS does not know are not spoken of again."""
-        unknown = await self._wms.send_statuses(statuses, errors)
+    async def send_statuses(self, newest: Callable[[], Sequence[TaskforceReport]]) -> None:
+        """Send one batch until it is accepted; each attempt sends what `newest` gives then.
+
+        Taskforces that the WMS does not know are not spoken of again.
+        """
+        errors: dict[str, TopTaskErrors] = {}
+
+        def batch() -> tuple[dict[str, CompoundStatuses], dict[str, TopTaskErrors]]:
+            nonlocal errors
+            reports = newest()
+            # Errors that are gone (their workers run anew) are to go at the WMS too.
+            errors = {
+                report.uuid: report.top_task_errors
+                for report in reports
+                if report.top_task_errors or report.uuid in self._with_errors
+            }
+            return {report.uuid: report.compound_statuses for report in reports if report.compound_statuses}, errors
+
+        unknown = await self._wms.send_newest_statuses(batch)
+        for uuid, each in errors.items():
+            (self._with_errors.add if each else self._with_errors.discard)(uuid)
         for uuid in unknown:
             log.warning("the WMS does not know this taskforce, its statuses are not sent again", taskforce=uuid)
             self.set_stage(uuid, Stage.UNKNOWN)
@@ -107,7 +141,8 @@ class Outbox:
             if self.stage(uuid) is not Stage.ENDING:
                 return
             try:
-                await self._wms.complete(uuid, condor_complete_ts=ended_at)
+                async with self._completions:
+                    await self._wms.complete(uuid, condor_complete_ts=ended_at)
             except WMSNotFound:
                 log.warning("the WMS does not know the taskforce that completed", taskforce=uuid)
             else:
@@ -115,14 +150,17 @@ class Outbox:
             await self._ledger.update(uuid, ended_at=ended_at, completed_at=time.time())
             self.set_stage(uuid, Stage.UNKNOWN)
 
-    def adopt(self, open_taskforces: Iterable[tuple[str, int | None]]) -> None:
-        """Take over, after a restart, what the WMS lists as not completed: (taskforce, cluster or None)."""
-        for uuid, cluster_id in open_taskforces:
-            if self.stage(uuid) is Stage.UNKNOWN:
-                self.set_stage(uuid, Stage.STARTING if cluster_id is None else Stage.OPEN)
+    def adopt(self, open_taskforces: Iterable["OpenTaskforce"]) -> None:
+        """Take over, after a restart, what the WMS lists as not completed."""
+        for each in open_taskforces:
+            if self.stage(each.uuid) is Stage.UNKNOWN:
+                self.set_stage(each.uuid, Stage.STARTING if each.cluster_id is None else Stage.OPEN)
+            if each.has_errors:
+                self._with_errors.add(each.uuid)
         self.reconciled.set()
 
     def _forget_if_idle(self, uuid: str) -> None:
         taskforce = self._taskforces[uuid]
         if taskforce.stage is Stage.UNKNOWN and not taskforce.users:
             del self._taskforces[uuid]
+            self._with_errors.discard(uuid)

@@ -7,12 +7,13 @@ import trio
 
 from ewms.supervision import backoff
 from ewms.tms.context import Context
+from ewms.tms.outbox import OpenTaskforce
 from ewms.wms.errors import WMSError
 from ewms.wms.models import Phase
 
 log = structlog.stdlib.get_logger(__name__)
 
-_PROJECTION: Final = ("taskforce_uuid", "cluster_id", "n_workers")
+_PROJECTION: Final = ("taskforce_uuid", "cluster_id", "n_workers", "top_task_errors")
 
 
 async def reconcile(ctx: Context) -> None:
@@ -37,5 +38,8 @@ def adopt(ctx: Context, listed: list[dict[str, Any]]) -> None:
     for each in known:
         if each.get("cluster_id") is not None:
             ctx.board.expect(each["taskforce_uuid"], each["cluster_id"], each.get("n_workers") or 0)
-    ctx.outbox.adopt((each["taskforce_uuid"], each.get("cluster_id")) for each in known)
+    ctx.outbox.adopt(
+        OpenTaskforce(each["taskforce_uuid"], each.get("cluster_id"), has_errors=bool(each.get("top_task_errors")))
+        for each in known
+    )
     log.info("open taskforces taken over from the WMS", taskforces=len(known), **ctx.outbox.counts())

@@ -1,6 +1,11 @@
-"""Changed taskforces → one batch to the WMS per interval; what was not accepted stays on the board."""
+"""Changed taskforces → batches to the WMS, once per interval; what was not accepted stays on the board.
 
-from collections.abc import Callable, Iterable, Sequence
+While the WMS is away nothing is kept for it: each attempt sends what is true then, so that its first news is the
+newest.
+"""
+
+import json
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final, NoReturn
 
 import attrs
@@ -15,8 +20,9 @@ from ewms.wms.errors import WMSError
 
 log = structlog.stdlib.get_logger(__name__)
 
-_BATCH: Final = 500
-"""Taskforces in one call: bounds the size of its body."""
+MAX_TASKFORCES: Final = 500
+MAX_BYTES: Final = 500_000
+"""Of one call's body: many a proxy in front of a service stops at 1 MB."""
 
 
 @attrs.frozen
@@ -36,47 +42,98 @@ def plan(reports: Iterable[TaskforceReport], stage: Callable[[str], Stage]) -> P
     return Plan(tuple(by_stage[Stage.OPEN]), tuple(by_stage[Stage.UNKNOWN]))
 
 
+def first_batch(reports: Iterable[TaskforceReport]) -> tuple[TaskforceReport, ...]:
+    """As many as one call may carry, at least one if there is any (pure)."""
+    batch: list[TaskforceReport] = []
+    size = 0
+    for report in reports:
+        size += size_of(report)
+        if batch and (size > MAX_BYTES or len(batch) == MAX_TASKFORCES):
+            break
+        batch.append(report)
+    return tuple(batch)
+
+
+def size_of(report: TaskforceReport) -> int:
+    """About how many bytes a report takes in the body of a call."""
+    texts = (report.uuid, report.compound_statuses, report.uuid, report.top_task_errors)
+    return sum(len(json.dumps(each).encode()) + 4 for each in texts)
+
+
 async def run_reports(ctx: Context) -> NoReturn:
     """Report for ever, from when it is known what the WMS takes for not completed."""
     await ctx.outbox.reconciled.wait()
+    failures = _Failures()
     async with trio.open_nursery() as completions:
         while True:
-            await _round(ctx, completions)
+            await _Round(ctx, completions, failures).run()
             ctx.metrics.told_all()
             beat_here()
             await trio.sleep(ctx.settings.watcher_interval)
     raise AssertionError("unreachable: the loop has no end")
 
 
-async def _round(ctx: Context, completions: trio.Nursery) -> None:
-    planned = plan(ctx.board.changed(), ctx.outbox.stage)
-    ctx.board.accepted(planned.drop)
-    for start in range(0, len(planned.send), _BATCH):
-        batch = planned.send[start : start + _BATCH]
-        await _send(ctx, batch)
-        ctx.board.accepted(batch)
-        for report in batch:
-            if report.completed_at is not None and ctx.outbox.stage(report.uuid) is Stage.OPEN:
-                ctx.outbox.set_stage(report.uuid, Stage.ENDING)
-                # In a task of its own: it may have to wait for this taskforce's stop, others shall not.
-                completions.start_soon(_complete, ctx, report.uuid, int(report.completed_at))
+class _Round:
+    """Each taskforce that changed is told once, in batches; what changes meanwhile has the next round."""
 
+    def __init__(self, ctx: Context, completions: trio.Nursery, failures: "_Failures") -> None:
+        self._ctx = ctx
+        self._completions = completions
+        self._failures = failures
+        self._told: set[str] = set()
 
-async def _send(ctx: Context, batch: Sequence[TaskforceReport]) -> None:
-    """Send a batch; when the WMS refuses it, halve it, so that one bad entry does not silence all others."""
-    statuses = {report.uuid: report.compound_statuses for report in batch if report.compound_statuses}
-    errors = {report.uuid: report.top_task_errors for report in batch if report.top_task_errors}
-    try:
-        await ctx.outbox.send_statuses(statuses, errors)
-    except WMSError as error:
+    async def run(self) -> None:
+        while await self._send():
+            pass
+
+    async def _send(self, only: Collection[str] | None = None) -> bool:
+        """Send the next batch (of `only` these) until it is accepted or refused; False when there is none."""
+        batch: tuple[TaskforceReport, ...] = ()
+
+        def newest() -> Sequence[TaskforceReport]:
+            nonlocal batch
+            batch = self._next_batch(only)
+            return batch
+
+        try:
+            await self._ctx.outbox.send_statuses(newest)
+        except WMSError as error:
+            await self._send_halves(batch, error)
+        else:
+            self._accept(batch)
+        return bool(batch)
+
+    def _next_batch(self, only: Collection[str] | None) -> tuple[TaskforceReport, ...]:
+        planned = plan(self._ctx.board.changed(), self._ctx.outbox.stage)
+        self._ctx.board.accepted(planned.drop)
+        self._failures.tell(planned.send)
+        return first_batch(
+            report for report in planned.send if report.uuid not in self._told and (only is None or report.uuid in only)
+        )
+
+    async def _send_halves(self, batch: Sequence[TaskforceReport], error: WMSError) -> None:
+        """The WMS refused a batch: halve it, so that one bad entry does not silence all others."""
         if len(batch) == 1:
             log.error("the WMS refuses these statuses, giving them up", taskforce=batch[0].uuid, error=str(error))
+            self._settle(batch)
             return
         middle = len(batch) // 2
-        await _send(ctx, batch[:middle])
-        await _send(ctx, batch[middle:])
-    else:
-        log.info("statuses reported", taskforces=len(batch))
+        for half in (batch[:middle], batch[middle:]):
+            await self._send({report.uuid for report in half})
+
+    def _accept(self, batch: Sequence[TaskforceReport]) -> None:
+        if batch:
+            log.info("statuses reported", taskforces=len(batch))
+        self._settle(batch)
+
+    def _settle(self, batch: Sequence[TaskforceReport]) -> None:
+        self._ctx.board.accepted(batch)
+        for report in batch:
+            self._told.add(report.uuid)
+            if report.completed_at is not None and self._ctx.outbox.stage(report.uuid) is Stage.OPEN:
+                self._ctx.outbox.set_stage(report.uuid, Stage.ENDING)
+                # In a task of its own: it may have to wait for this taskforce's stop, others shall not.
+                self._completions.start_soon(_complete, self._ctx, report.uuid, int(report.completed_at))
 
 
 async def _complete(ctx: Context, uuid: str, ended_at: int) -> None:
@@ -84,3 +141,24 @@ async def _complete(ctx: Context, uuid: str, ended_at: int) -> None:
         await ctx.outbox.complete(uuid, ended_at)
     except WMSError as error:
         log.error("the WMS does not take the taskforce's end, giving up", taskforce=uuid, error=str(error))
+
+
+class _Failures:
+    """Job factories that stopped by themselves: each is told once (`audit.py` removes them when no job is left)."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+
+    def tell(self, reports: Iterable[TaskforceReport]) -> None:
+        for report in reports:
+            failure = report.materialization_failure
+            if failure is None or report.completed_at is not None:
+                self._told.discard(report.uuid)
+            elif report.uuid not in self._told:
+                self._told.add(report.uuid)
+                log.warning(
+                    "no further workers: the job factory failed; its cluster is removed when those it has are gone",
+                    taskforce=report.uuid,
+                    cluster=report.cluster_id,
+                    reason=failure,
+                )

@@ -31,6 +31,8 @@ from ewms.wms.retry import Retry, until_answered
 
 log = structlog.stdlib.get_logger(__name__)
 
+Batch = tuple[Mapping[str, CompoundStatuses], Mapping[str, TopTaskErrors]]
+"""Statuses and errors by taskforce UUID."""
 Observe = Callable[[str, type[WMSError] | None, float], None]
 """Watches the client: the call (method and path), what it ended with (None: an answer), and how long it took, in s."""
 
@@ -51,11 +53,12 @@ async def open_wms(
     timeout: float = 30,  # noqa: ASYNC109  of each attempt, not of a call
     retry: Retry | None = None,
     observe: Observe = _nobody,
+    transport: httpx.AsyncBaseTransport | None = None,
 ) -> AsyncIterator["WMS"]:
     """A client of the WMS at `address` (`EWMS_ADDRESS`); `auth=None` sends no token, for local stands only.
 
     `timeout` bounds each single attempt, in s. Nothing is connected before the first call. `observe` is told of every
-    attempt, those that are repeated included.
+    attempt, those that are repeated included. `transport` carries the requests in place of the network (for tests).
 
     Raises:
         ValueError: `address` or the token URL is not an http(s) URL.
@@ -64,7 +67,7 @@ async def open_wms(
         if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
             raise ValueError(f"{url!r} is not an http:// or https:// URL")
     # Deadlines are Trio's own, over the whole exchange.
-    async with httpx.AsyncClient(timeout=None, mounts=_NO_PROXY) as http:  # noqa: S113
+    async with httpx.AsyncClient(timeout=None, mounts=_NO_PROXY, transport=transport) as http:  # noqa: S113
         sender = _Sender(http, timeout)
         tokens = Tokens(auth, sender.fetch) if auth else None
         try:
@@ -174,14 +177,23 @@ class WMS:
 
         Without any entry nothing is sent. It is a snapshot: a caller may cancel it and send a newer one.
         """
-        batch = {"compound_statuses_by_taskforce": statuses, "top_task_errors_by_taskforce": errors}
-        body = {key: entries for key, entries in batch.items() if entries}
-        if not body:
-            return frozenset()
-        value = await self._call("POST", "/tms/statuses/taskforces", body=body)
-        unknown = raw.failed_uuids(value)
-        log.debug("statuses sent", taskforces=len({*statuses, *errors}), unknown=len(unknown))
-        return unknown
+        return await self.send_newest_statuses(lambda: (statuses, errors))
+
+    async def send_newest_statuses(self, newest: Callable[[], Batch]) -> frozenset[str]:
+        """As `send_statuses`, but each attempt sends what `newest` gives then: nothing stale after an outage."""
+        path = "/tms/statuses/taskforces"
+
+        async def attempt() -> frozenset[str]:
+            statuses, errors = newest()
+            batch = {"compound_statuses_by_taskforce": statuses, "top_task_errors_by_taskforce": errors}
+            body = {key: entries for key, entries in batch.items() if entries}
+            if not body:
+                return frozenset()
+            unknown = raw.failed_uuids(await self._attempt("POST", path, body=body))
+            log.debug("statuses sent", taskforces=len({*statuses, *errors}), unknown=len(unknown))
+            return unknown
+
+        return await until_answered(f"POST {path}", attempt, self._retry)
 
     async def query_taskforces(self, query: Mapping[str, Any], projection: Sequence[str]) -> list[dict[str, Any]]:
         """Every taskforce that matches the MongoDB filter, all pages of them, each with the fields asked for."""

@@ -1,5 +1,6 @@
 """What the schedd says where the log is silent."""
 
+import pytest
 import trio
 from tms_bench import Bench, until
 
@@ -53,6 +54,34 @@ async def test_a_factory_that_failed_is_removed_when_no_job_is_left(bench: Bench
         await completed(bench, uuid)
     assert not bench.schedd.queued
     assert "its job factory failed" in (bench.schedd.clusters[1].log_path).read_text()
+
+
+async def test_a_factory_that_failed_is_told_at_once_and_only_once(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with bench.tms():
+        await started(bench)
+        bench.schedd.write(1, "037", -1, "Job Materialization Paused\n\tno such file\n\tPauseCode 1")
+        await until(lambda: "no further workers" in caplog.text)
+        bench.schedd.write(1, "001", 0, "Job executing on host: <127.0.0.1:9618>")
+        await trio.sleep(0.3)
+    (told,) = [record for record in caplog.records if record.msg.startswith("no further workers")]
+    assert (told.levelname, told.__dict__["reason"]) == ("WARNING", "no such file")
+
+
+async def test_a_factory_that_an_operator_paused_is_left_to_the_operator(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with bench.tms():
+        uuid = await started(bench)
+        paused = "Job Materialization Paused\n\tvia condor_hold (by user ops)\n\tPauseCode 1\n\tHoldCode 1"
+        bench.schedd.write(1, "037", -1, paused)
+        bench.schedd.clusters[1].n_present = 0
+        audits = bench.schedd.calls.count("query")
+        await until(lambda: bench.schedd.calls.count("query") > audits + 4)
+        assert bench.schedd.queued
+        assert bench.taskforce(uuid).phase == Phase.CONDOR_SUBMIT
+    assert "no further workers" not in caplog.text
 
 
 async def test_an_end_that_the_wms_refuses_does_not_end_the_tms(bench: Bench) -> None:

@@ -157,6 +157,25 @@ async def test_dry_run_prints_the_description_and_touches_nothing(ground: Ground
     assert not list((tmp_path / "jobs").iterdir())
 
 
+async def test_queries_that_hang_hold_up_no_stop_and_no_report(ground: Ground, tmp_path: Path) -> None:
+    """The helper that hangs is killed after the deadline; removals have one of their own."""
+    bench, flag, log = ground.bench, tmp_path / "hang", tmp_path / "tms.log"
+    helper = f"{sys.executable} {Path(__file__).with_name('hanging_helper.py')} {flag}"
+    command = f"{helper} {ground.environ['TMS_SCHEDD_HELPER']}"
+    uuid = bench.order()
+    async with process(ground, log, TMS_SCHEDD_HELPER=command, TMS_SCHEDD_TIMEOUT="1.5"):
+        await until(lambda: bench.taskforce(uuid).compound_statuses.keys() == {"RUNNING"})
+        flag.touch()
+        waiting = bench.order()
+        await until(partial(_says, log, "the helper was killed"))
+        bench.stop(uuid)
+        await until(lambda: bench.taskforce(uuid).phase == Phase.CONDOR_COMPLETE)
+        assert bench.taskforce(waiting).phase == Phase.PENDING_STARTER
+        flag.unlink()
+        await until(lambda: bench.taskforce(waiting).phase == Phase.CONDOR_SUBMIT)
+    assert "Traceback" not in log.read_text()
+
+
 async def test_a_hangup_reads_the_excluded_sites_again(ground: Ground, tmp_path: Path) -> None:
     sites, log = tmp_path / "sites.txt", tmp_path / "tms.log"
     sites.write_text("GLIDEIN_Site = First\n")

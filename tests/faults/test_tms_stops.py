@@ -198,6 +198,17 @@ async def test_a_batch_that_is_refused_is_halved_until_the_bad_entry_is_alone(be
         assert idle in ({2, 11}, {2, 12})
 
 
+async def test_errors_that_are_gone_go_at_the_wms_too(bench: Bench) -> None:
+    async with bench.tms():
+        uuid = await started(bench)
+        bench.schedd.write(1, "008", 0, 'HTChirpEWMSPilotError: "task failed (exit code 1): boom"')
+        await until(lambda: bool(bench.taskforce(uuid).top_task_errors))
+    async with bench.tms():  # what the WMS shows is known after a restart, too
+        bench.schedd.write(1, "001", 0, "Job executing on host: <127.0.0.1:9618>")
+        await until(lambda: not bench.taskforce(uuid).top_task_errors)
+        assert bench.taskforce(uuid).compound_statuses == {"RUNNING": {"null": 1}, "IDLE": {"null": 1}}
+
+
 async def test_nothing_is_sent_while_nothing_changes(bench: Bench) -> None:
     async with bench.tms():
         uuid = await started(bench)

@@ -1,0 +1,115 @@
+"""A whole TMS in virtual time: the WMS stand-in behind a network in memory, a schedd in memory, hours in seconds."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, closing
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Final, cast
+
+import attrs
+import httpx
+import trio
+from tms_bench import SCHEDD, Bench
+
+from ewms.secret import Secret
+from ewms.testing.fakeschedd import FakeSchedd
+from ewms.testing.wms import Standin
+from ewms.testing.wms.app import REALM_PATH, make_app
+from ewms.testing.wms.faults import Faults
+from ewms.testing.wms.state import Queues, State
+from ewms.testing.wms.store import Store
+from ewms.testing.wms.tokens import TokenIssuer
+from ewms.tms.board import Board
+from ewms.tms.context import Context
+from ewms.tms.ledger import Ledger
+from ewms.tms.outbox import Outbox
+from ewms.tms.service import serve
+from ewms.tms.settings import Settings
+from ewms.wms.auth import Auth
+from ewms.wms.client import open_wms
+
+ADDRESS: Final = "http://wms.example.org"
+
+
+@attrs.frozen
+class Call:
+    """One request that reached the network."""
+
+    at: float
+    method: str
+    path: str
+    body: bytes
+
+
+@attrs.define
+class Network(httpx.AsyncBaseTransport):
+    """Between the TMS and the stand-in: what matches `down` meets nobody, what matches `silent` gets no answer."""
+
+    app: httpx.ASGITransport
+    down: str = ""
+    silent: str = ""
+    calls: list[Call] = attrs.field(factory=list)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        path = request.url.path
+        self.calls.append(Call(trio.current_time(), request.method, path, request.content))
+        if fnmatchcase(path, self.down):
+            raise httpx.ConnectError("connection refused")
+        if fnmatchcase(path, self.silent):
+            await trio.sleep_forever()
+        return await self.app.handle_async_request(request)
+
+    def since(self, moment: float, pattern: str) -> list[Call]:
+        """The calls from then on whose path matches."""
+        return [call for call in self.calls if call.at >= moment and fnmatchcase(call.path, pattern)]
+
+
+@attrs.frozen
+class World:
+    """What a test has: the bench's words for orders and stops, the network, and the running TMS."""
+
+    bench: Bench
+    network: Network
+    ctx: Context
+
+    async def until(self, condition: Callable[[], bool], within: float = 300) -> float:
+        """Wait, at most so many virtual s; how long it took."""
+        started = trio.current_time()
+        with trio.fail_after(within):
+            while not condition():  # noqa: ASYNC110  nothing tells of a change at the stand-in
+                await trio.sleep(0.5)
+        return trio.current_time() - started
+
+
+@asynccontextmanager
+async def open_world(directory: Path, **settings: Any) -> AsyncIterator[World]:
+    """A TMS that runs with an operator's default pace; leaving is what a signal does."""
+    faults = Faults()
+    issuer = TokenIssuer("tms", Secret("a-secret-for-tests"), 300)
+
+    async def launch(_workflow: str) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async with AsyncExitStack() as stack:
+        store = stack.enter_context(closing(Store(None)))
+        state = State(store, {"here": (SCHEDD,)}, Queues("rabbitmq", "localhost", Secret("")), 100)
+        app = make_app(state, faults, issuer, launch, needs_token=True)
+        network = Network(httpx.ASGITransport(app=cast("Any", app)))
+        auth = Auth(ADDRESS + REALM_PATH, issuer.client_id, issuer.client_secret)
+        wms = await stack.enter_async_context(open_wms(ADDRESS, auth, transport=network))
+        mine = Settings(wms_address=ADDRESS, no_auth=True, job_dir=directory, **settings)
+        schedd = FakeSchedd()
+        bench = Bench(cast("Standin", _Bare(state)), schedd, mine)
+        ledger = Ledger(mine.state_dir / "ledger")
+        ctx = Context(mine, SCHEDD, wms, schedd, ledger, Outbox(wms, ledger), Board())
+        async with trio.open_nursery() as nursery:
+            await nursery.start(serve, ctx)
+            yield World(bench, network, ctx)
+            nursery.cancel_scope.cancel()
+
+
+@attrs.frozen
+class _Bare:
+    """What `Bench` uses of a stand-in."""
+
+    state: State
