@@ -177,6 +177,8 @@ async def an_image_that_is_missing_is_pulled_once(bench: Bench) -> None:
     docker.PULL_TELL_S = 0.01  # type: ignore[misc]
     ask = client(bench).ask
     archive = bench.directory / "image.tar"
+    # Large enough for a pull that lasts a moment.
+    (bench.io / "large").write_bytes(os.urandom(20_000_000))
     subprocess.run(["tar", "-C", str(bench.io), "-cf", str(archive), "."], check=True)  # noqa: ASYNC221
     name, unknown = f"{REGISTRY}/pulled:1", f"{REGISTRY}/never-pushed:1"
     made = (await ask("import", str(archive), name)).strip()

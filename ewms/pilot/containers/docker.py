@@ -150,7 +150,7 @@ class DockerPlatform:
                 yield container
         finally:
             if container is None or not container.removed_itself:
-                await self._remove(spec.name)
+                await self._remove(spec.name)  # noqa: ASYNC102  it is shielded inside
 
     async def _remove(self, name: str) -> None:
         with trio.CancelScope(shield=True, deadline=trio.current_time() + REMOVAL_LIMIT_S) as limit:
