@@ -21,6 +21,7 @@ from container_checks import CLINGING, PATIENCE, Bench, _alive, _make, _marker, 
 from ewms.pilot.containers import docker, open_platform
 from ewms.pilot.containers.base import ContainerError, ImageUnusable
 from ewms.pilot.containers.docker import Client, DockerPlatform
+from ewms.pilot.containers.dockermeter import Meter
 from ewms.pilot.containers.ownership import Owner
 from ewms.pilot.settings import PilotSettings, read
 
@@ -138,6 +139,19 @@ async def cancelled_at_any_moment_nothing_stays(bench: Bench) -> None:
         assert await containers(bench) == []
 
 
+async def without_its_daemon_a_container_is_gone_all_the_same(bench: Bench) -> None:
+    """A broken daemon is played by a client that cannot reach it; the container's own client can."""
+    assert isinstance(bench.platform, DockerPlatform)
+    marker = _marker()
+    lost = attrs.evolve(client(bench), env={**client(bench).env, "DOCKER_HOST": "unix:///no/such/socket"})
+    meter = Meter(bench.directory / "scratch" / "container-id")
+    with trio.fail_after(PATIENCE):
+        async with bench.start("python3", "-c", CLINGING, bench.inside, "1000", marker):
+            await _until((bench.io / "ready").exists)
+            await attrs.evolve(bench.platform, client=lost)._remove("of-no-use", meter)
+            await _until(lambda: not [pid for pid in _alive(marker) if int(pid) not in _pids("docker\0", marker)])
+
+
 async def the_next_pilot_removes_what_dead_ones_left(bench: Bench) -> None:
     me = Owner.this_process()
     labels = {
@@ -240,6 +254,7 @@ CHECKS: tuple[Callable[[Bench], Awaitable[None]], ...] = (
     what_the_daemon_refuses_is_the_runtimes_fault,
     a_client_that_was_killed_takes_its_container_with_it,
     cancelled_at_any_moment_nothing_stays,
+    without_its_daemon_a_container_is_gone_all_the_same,
     the_next_pilot_removes_what_dead_ones_left,
     a_pilot_whose_launcher_died_with_it_is_cleaned_up_after,
     an_image_that_is_missing_is_pulled_once,

@@ -144,22 +144,27 @@ class DockerPlatform:
             stderr=spec.stderr,
         )
         container: _Running | None = None
+        meter = Meter(id_file)
         try:
             async with self.launcher.run(command) as process:
-                container = _Running(process, spec, Meter(id_file))
+                container = _Running(process, spec, meter)
                 yield container
         finally:
             if container is None or not container.removed_itself:
-                await self._remove(spec.name)  # noqa: ASYNC102  it is shielded inside
+                await self._remove(spec.name, meter)  # noqa: ASYNC102  it is shielded inside
 
-    async def _remove(self, name: str) -> None:
+    async def _remove(self, name: str, meter: Meter) -> None:
         with trio.CancelScope(shield=True, deadline=trio.current_time() + REMOVAL_LIMIT_S) as limit:
             try:
                 await self.client.remove(name)
             except ContainerError as error:
                 log.error("a container cannot be removed", container=name, error=str(error))
+            else:
+                return
         if limit.cancelled_caught:
             log.error("a container is not gone in time", container=name, limit_s=REMOVAL_LIMIT_S)
+        if meter.kill():
+            log.warning("killed a container without the daemon", container=name)
 
     async def remove_leftovers(self) -> None:
         """Remove the containers of dead pilots."""

@@ -4,6 +4,9 @@ Its processes are found by its id in their cgroups' names, without asking the da
 here (a daemon on another machine, another PID namespace), nothing is known.
 """
 
+import os
+import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -41,6 +44,15 @@ class Meter:
     async def memory(self) -> int | None:
         """Bytes that it has now; None if it is not seen."""
         return await trio.to_thread.run_sync(self._memory, abandon_on_cancel=True)
+
+    def kill(self) -> bool:
+        """Kill its first process, and with that all of it, without the daemon's help; whether there was one."""
+        first = _first_process(_read(self.id_file))
+        if first is None:
+            return False
+        with suppress(ProcessLookupError):
+            os.kill(first, signal.SIGKILL)
+        return True
 
     def _look(self) -> None:
         memory = self._memory()

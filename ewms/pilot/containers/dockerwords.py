@@ -26,6 +26,9 @@ _CLIENTS_OWN: Final = re.compile(
 )
 """Names that would change what the client itself, or the C library under it, does."""
 
+_CLIENTS_WORDS: Final = re.compile(
+    r"(docker: |(time=\S+ level=(error|fatal) msg=\"?)?(?=error waiting for container))(?P<said>.*?)\"?$"
+)
 _ADVICE: Final = re.compile(r"(See|Run) 'docker (run )?--help'")
 
 
@@ -116,7 +119,7 @@ def runtime_complaint(stderr: str) -> str:
     Exit code 125 is both the client's word for "could not be started" and what a task may end with.
     """
     lines = [line.strip() for line in stderr.splitlines() if line.strip()][-4:]
-    said = [line.removeprefix("docker: ") for line in lines if line.startswith("docker: ")]
+    said = [match["said"] for line in lines if (match := _CLIENTS_WORDS.match(line))]
     advice = [number for number, line in enumerate(lines) if _ADVICE.match(line)]
     if said:
         return said[-1]

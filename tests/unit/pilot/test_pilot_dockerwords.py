@@ -127,6 +127,10 @@ def test_a_mount_that_was_asked_for_comes_before_the_scratch() -> None:
             "invalid argument \"x\" for \"--shm-size\" flag: invalid size: 'x'\nSee 'docker run --help'.\n",
             "invalid argu",
         ),
+        (
+            'half a line\ntime="2026-01-01T00:00:00Z" level=error msg="error waiting for container: unexpected EOF"\n',
+            "error waiting for container: unexpected EOF",
+        ),
         ("docker: one\n" + "then\nthe task\nsaid\nmuch\n", ""),
     ],
 )
