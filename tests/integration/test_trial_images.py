@@ -85,7 +85,9 @@ def test_apptainer(name: str, pool: "Pool") -> None:
     _succeed(pool.command(["tee", runscript], user="root"), stdin=f"#!/bin/sh\n{script}\n")
     trial = ["python3", "-m", "ewms", "pilot", "try", *options_of(variant, image, "apptainer", directory)]
     pilot = f"{pool.pilot_image_base}:{pool.pilot_tag}"
-    check(variant, pool.command(["apptainer", "-s", "exec", "--containall", "--bind", str(directory), pilot, *trial]))
+    # With --containall, /tmp has no room for a trial.
+    options = ["--containall", "--bind", str(directory), "--env", f"TMPDIR={directory}"]
+    check(variant, pool.command(["apptainer", "-s", "exec", *options, pilot, *trial]))
     _succeed(pool.command(["rm", "-rf", image], user="root"))
 
 

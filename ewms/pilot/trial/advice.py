@@ -68,6 +68,10 @@ class Rule:
 
 _RULES: Final[Sequence[Rule]] = (
     Rule(
+        _says(r"self-check: only \d+ bytes are free"),
+        "A trial's files are made in the directory that TMPDIR names: set it to one with more room.",
+    ),
+    Rule(
         _says(r"the image .* cannot be (converted|pulled)"),
         "An image for Apptainer is a directory image, a .sif file, a URI such as docker://NAME:TAG, or a name on "
         "Docker Hub; for Docker it is the NAME:TAG of an image that is here or that `docker pull` finds.",

@@ -111,6 +111,7 @@ def test_all_files_that_cannot_be_events_are_told_at_once(tmp_path: Path) -> Non
         (case("task failed: the task's outfile is not valid JSON: x"), "--outfile-ext"),
         (case("the event's data is an object, which needs a .json infile", code=None), "--infile-ext .json"),
         (case("the image x cannot be pulled (exit code 1): no", code=None), "docker://NAME:TAG"),
+        (case("self-check: only 67063808 bytes are free in /tmp/x, 100000000 are wanted", code=None), "TMPDIR"),
         (case("x", words=("{{INPUT}}", "{{INFILE}}")), "{{INPUT}} is no placeholder"),
     ],
 )
