@@ -81,7 +81,7 @@ def pilot(context: click.Context) -> None:
 )
 @click.option("--keep", is_flag=True, help="Keep the directory with all files and the pilot's log.")
 def try_(paths: tuple[Path, ...], env: tuple[str, ...], *, keep: bool, **options: Any) -> None:
-    r"""Try a task on this machine: the real pilot, files as events, no broker server.
+    """Try a task on this machine: the real pilot, files as events, no broker server.
 
     Mounts, environment, placeholders and limits are those of production; every other EWMS_PILOT_… variable that is
     set counts too. It says what became of each event, what to do about what failed, and what production does
