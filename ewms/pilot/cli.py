@@ -90,7 +90,7 @@ def try_(paths: tuple[Path, ...], env: tuple[str, ...], *, keep: bool, **options
     \b
     Examples:
       ewms pilot try --image ./my-image --args 'reco.py {{INFILE}} {{OUTFILE}}' --event frame.in
-      ewms pilot try --image me/reco:2 --platform docker --event 1.json --event 2.json \
+      ewms pilot try --image me/reco:2 --platform docker --event 1.json --event 2.json \\
           --infile-ext .json --outfile-ext .json --args '--in {{INFILE}} --out {{OUTFILE}}' --timeout 600
       ewms pilot try --image none --platform process --args 'cp {{INFILE}} {{OUTFILE}}' --event frame.in
     """
