@@ -2,21 +2,28 @@
 
 import time
 from collections.abc import Awaitable, Callable
-from typing import Final, NoReturn, TypeVar
+from functools import partial
+from typing import Final, Literal, NoReturn, TypeVar
 
 import structlog
 import trio
 
+from ewms.supervision import backoff
 from ewms.tms.context import Context
+from ewms.tms.postponed import Postponed
 from ewms.tms.starting import settle, start
 from ewms.tms.stopping import stop
 from ewms.wms.errors import WMSError, WMSMalformed
-from ewms.wms.models import StartOrder, Taskforce
+from ewms.wms.models import Phase, StartOrder
 
 log = structlog.stdlib.get_logger(__name__)
 
-T = TypeVar("T", StartOrder, Taskforce)
+T = TypeVar("T")
 
+_LONGEST_PAUSE: Final = 600.0
+"""Between orders that cannot be understood or answered, in s."""
+_LONGEST_POSTPONEMENT: Final = 3600.0
+"""Of a stop order that failed, in s: each try is an entry in the taskforce's log at the WMS."""
 _KEEP_ENTRIES: Final = 90 * 86400.0
 """For how long the ledger remembers what is over, in s."""
 
@@ -24,41 +31,112 @@ _KEEP_ENTRIES: Final = 90 * 86400.0
 async def run_starts(ctx: Context) -> NoReturn:
     """Settle what an earlier run left, then carry out start orders for ever, one at a time."""
     await _settle_leftovers(ctx)
-    await _poll(ctx, lambda: ctx.wms.next_start_order(ctx.schedd_name), lambda o: start(ctx, o), ctx.wms.start_failed)
+    await _poll(ctx, partial(_next_start, ctx), partial(_start, ctx))
 
 
 async def run_stops(ctx: Context) -> NoReturn:
-    """Carry out stop orders for ever, one at a time."""
-    await _poll(ctx, lambda: ctx.wms.next_stop_order(ctx.schedd_name), lambda o: stop(ctx, o), ctx.wms.stop_failed)
+    """Carry out stop orders for ever, one at a time; one that fails waits longer each time, and holds up no other."""
+    postponed = Postponed(ctx.settings.error_wait, _LONGEST_POSTPONEMENT, trio.current_time)
+    await _poll(ctx, partial(_next_stop, ctx), partial(_stop_when_due, ctx, postponed))
 
 
 async def _poll(
-    ctx: Context,
-    fetch: Callable[[], Awaitable[T | None]],
-    carry_out: Callable[[T], Awaitable[bool]],
-    tell_failed: Callable[[str, str], Awaitable[None]],
+    ctx: Context, fetch: Callable[[], Awaitable[T | None]], carry_out: Callable[[T], Awaitable[bool]]
 ) -> NoReturn:
+    """Fetch and carry out for ever; `carry_out` says whether there may be a next order at once."""
+    settings = ctx.settings
+    pauses = backoff(settings.error_wait, _LONGEST_PAUSE)
     while True:
         try:
             order = await fetch()
             if order is None:
-                await trio.sleep(ctx.settings.outer_loop_wait)
+                await trio.sleep(settings.outer_loop_wait)
             elif not await carry_out(order):
-                await trio.sleep(ctx.settings.error_wait)
+                await trio.sleep(settings.error_wait)
+            pauses = backoff(settings.error_wait, _LONGEST_PAUSE)
         except WMSError as error:
-            log.error("order cannot be understood or answered, going on", error=str(error))
-            await _tell(error, tell_failed)
-            await trio.sleep(ctx.settings.error_wait)
+            pause = next(pauses)
+            log.error("order cannot be understood or answered, going on", error=str(error), wait_s=round(pause, 1))
+            await trio.sleep(pause)
 
 
-async def _tell(error: WMSError, tell_failed: Callable[[str, str], Awaitable[None]]) -> None:
-    """A malformed order counts as a failed attempt, where it says whose it is."""
-    if not isinstance(error, WMSMalformed) or error.taskforce_uuid is None:
-        return
+# --- starts ---
+
+
+async def _next_start(ctx: Context) -> StartOrder | WMSMalformed | None:
+    """The next one, or what is wrong with it, where that much can be read that it says whose it is."""
     try:
-        await tell_failed(error.taskforce_uuid, str(error))
-    except WMSError as refusal:
-        log.error("the WMS does not take the failure of an order either", error=str(refusal))
+        return await ctx.wms.next_start_order(ctx.schedd_name)
+    except WMSMalformed as error:
+        if error.taskforce_uuid is None:
+            raise
+        return error
+
+
+async def _start(ctx: Context, order: StartOrder | WMSMalformed) -> bool:
+    """Carry it out; whatever the WMS makes impossible counts as a failed attempt: it is not to be in others' way."""
+    if isinstance(order, WMSMalformed):
+        return await _fail(ctx, str(order.taskforce_uuid), order)
+    try:
+        return await start(ctx, order)
+    except WMSError as error:
+        return await _fail(ctx, order.taskforce.taskforce_uuid, error)
+
+
+async def _fail(ctx: Context, uuid: str, error: WMSError) -> Literal[False]:
+    log.error("start order cannot be understood or answered", taskforce=uuid, error=str(error))
+    await ctx.wms.start_failed(uuid, str(error))
+    return False
+
+
+# --- stops ---
+
+
+async def _next_stop(ctx: Context) -> str | None:
+    """The taskforce of the next stop order."""
+    try:
+        order = await ctx.wms.next_stop_order(ctx.schedd_name)
+    except WMSMalformed as error:
+        if error.taskforce_uuid is None:
+            raise
+        return error.taskforce_uuid  # looking at it again will say what is wrong with it
+    return None if order is None else order.taskforce_uuid
+
+
+async def _stop_when_due(ctx: Context, postponed: Postponed, uuid: str) -> bool:
+    # The WMS offers the same order until it is confirmed.
+    wait = postponed.wait(uuid)
+    if wait <= 0:
+        return await _try_to_stop(ctx, postponed, uuid)
+    for other in await _all_stops(ctx):
+        if postponed.wait(other) <= 0:
+            await _try_to_stop(ctx, postponed, other)
+    await trio.sleep(min(wait, ctx.settings.outer_loop_wait))
+    return True
+
+
+async def _try_to_stop(ctx: Context, postponed: Postponed, uuid: str) -> bool:
+    wait = postponed.fail(uuid)  # unless it succeeds, whatever happens
+    try:
+        stopped = await stop(ctx, uuid)
+    except WMSError as error:
+        log.error("stop order cannot be understood or answered", taskforce=uuid, error=str(error))
+        await ctx.wms.stop_failed(uuid, str(error))
+        stopped = False
+    if stopped:
+        postponed.succeed(uuid)
+    else:
+        log.info("stop order is looked at again later", taskforce=uuid, wait_s=round(wait, 1))
+    return stopped
+
+
+async def _all_stops(ctx: Context) -> list[str]:
+    query = {"schedd": ctx.schedd_name, "phase": Phase.PENDING_STOPPER.value}
+    listed = await ctx.wms.query_taskforces(query, ["taskforce_uuid"])
+    return [each["taskforce_uuid"] for each in listed if isinstance(each.get("taskforce_uuid"), str)]
+
+
+# --- after a restart ---
 
 
 async def _settle_leftovers(ctx: Context) -> None:

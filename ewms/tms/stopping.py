@@ -13,18 +13,17 @@ from ewms.tms.decisions import StopOutcome, stop_outcome
 from ewms.tms.errors import OrderRefused
 from ewms.tms.outbox import Stage
 from ewms.tms.submit_language import checked_uuid
-from ewms.wms.models import Phase, Taskforce
+from ewms.wms.models import Phase
 
 log = structlog.stdlib.get_logger(__name__)
 
 
-async def stop(ctx: Context, order: Taskforce) -> bool:
-    """Carry out a stop order, waiting out a schedd that is away; False when it failed or is outdated.
+async def stop(ctx: Context, uuid: str) -> bool:
+    """Carry out the stop of a taskforce, waiting out a schedd that is away; False when it failed or is outdated.
 
     Raises:
         WMSError: the WMS's answer to a call makes no sense.
     """
-    uuid = order.taskforce_uuid
     ctx.metrics.orders.inc("stop")
     try:
         async with ctx.outbox.turn(uuid):

@@ -134,6 +134,40 @@ async def test_a_cluster_id_that_is_somebody_elses_is_not_removed(bench: Bench) 
     assert "nothing was removed" in bench.taskforce(mine).phase_change_log[-1].context
 
 
+async def test_a_stop_order_that_fails_is_tried_less_and_less_often_and_holds_up_no_other(bench: Bench) -> None:
+    async with bench.tms():
+        wrong, healthy, later = [await started(bench) for _ in range(3)]
+        document = bench.standin.state.taskforce_document(wrong)
+        # First in every list of the WMS, however often it failed.
+        bench.standin.state.store.save([("taskforces", document | {"cluster_id": 999, "priority": 10_000})])
+        bench.stop(wrong)
+        await until(lambda: "condor-rm/failed" in bench.posts(wrong))
+        bench.stop(healthy)
+        await completed(bench, healthy)
+        await trio.sleep(1)
+        assert bench.posts(wrong).count("condor-rm/failed") <= 7  # at 0, 0.02, 0.06, 0.14, … s
+        bench.stop(later)
+        await completed(bench, later)
+        # An operator (or the WMS) puts it right: the next look carries it out.
+        document = bench.standin.state.taskforce_document(wrong)
+        bench.standin.state.store.save([("taskforces", document | {"cluster_id": 1})])
+        await completed(bench, wrong)
+    assert not bench.schedd.queued
+
+
+async def test_a_malformed_stop_order_is_told_and_holds_up_no_other(bench: Bench) -> None:
+    async with bench.tms():
+        bad, healthy = await started(bench), await started(bench)
+        document = bench.standin.state.taskforce_document(bad)
+        bench.standin.state.store.save([("taskforces", document | {"n_workers": "many", "priority": 10_000})])
+        for uuid in (bad, healthy):
+            taskforce = bench.standin.state.taskforce_document(uuid)
+            bench.standin.state.store.save([("taskforces", taskforce | {"phase": "pending-stopper"})])
+        await completed(bench, healthy)
+        await until(lambda: "condor-rm/failed" in bench.posts(bad))
+        assert [cluster.uuid for cluster in bench.schedd.queued] == [bad]
+
+
 async def test_a_stop_of_a_cluster_that_nobody_knows_any_more(bench: Bench) -> None:
     async with bench.tms():
         uuid = await started(bench)
@@ -188,6 +222,7 @@ async def test_a_taskforce_that_the_wms_does_not_know_is_spoken_of_once(bench: B
 async def test_a_batch_that_is_refused_is_halved_until_the_bad_entry_is_alone(bench: Bench) -> None:
     async with bench.tms() as ctx:
         one, other = await started(bench), await started(bench)
+        await trio.sleep(0.2)  # what was under way is over: the two go into one batch
         batches = bench.posts().count("statuses")
         bench.standin.faults.add(Fault(path="*/statuses/*", status=400, count=2))
         for uuid, n_workers in ((one, 11), (other, 12)):
