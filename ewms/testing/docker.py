@@ -178,9 +178,14 @@ def _own_cgroup() -> Iterator[str]:
     try:
         yield f"{_CGROUP_PREFIX}{os.getpid()}"
     finally:
-        for mount in _cgroups_here():
-            for top in mount.glob(f"{_CGROUP_PREFIX}*"):
-                _remove_cgroup(top)
+        remove_cgroups()
+
+
+def remove_cgroups() -> None:
+    """Remove the cgroups of all runs that ended; only a killed one leaves any, and they are empty."""
+    for mount in _cgroups_here():
+        for top in mount.glob(f"{_CGROUP_PREFIX}*"):
+            _remove_cgroup(top)
 
 
 def _remove_cgroup(top: Path) -> None:
