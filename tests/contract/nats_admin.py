@@ -14,7 +14,9 @@ async def as_admin(address: str, token: Secret, use: Callable[[Any], Awaitable[o
     import nats  # not there on Python 3.14
 
     async def work() -> object:
-        client = await nats.connect(address, token=token.reveal())
+        client = await nats.connect(
+            address, token=token.reveal() or None, allow_reconnect=False, max_reconnect_attempts=1
+        )
         try:
             return await use(client.jetstream())
         finally:

@@ -4,6 +4,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any, NoReturn
 
 import attrs
@@ -14,6 +15,7 @@ from nats_admin import as_admin, delete_stream, make_consumer
 from ewms.pilot.brokers import open_broker
 from ewms.pilot.brokers.base import Broker, BrokerLost, BrokerRefused, Delivery, PublishRefused, Sink, Source
 from ewms.secret import Secret
+from ewms.testing.broker import PoolUnavailable, open_nats
 from ewms.testing.proxy import Proxy, open_proxy
 
 pytestmark = pytest.mark.broker
@@ -379,3 +381,45 @@ async def test_a_restarted_server_is_found_again(server: Server, request: pytest
             delivery = await take(source)
             if await source.ack(delivery):
                 got.add(delivery.body)
+
+
+# --- what the documentation says a token must allow ---
+
+LIMITED = """
+authorization {
+  users = [
+    { user: admin, password: admin-password }
+    { user: pilot, password: pilot-password, permissions: {
+        publish: [
+          "Q-subject", "$JS.ACK.>", "$JS.API.STREAM.INFO.Q-stream", "$JS.API.CONSUMER.INFO.Q-stream.psub",
+          "$JS.API.CONSUMER.MSG.NEXT.Q-stream.psub"
+        ]
+        subscribe: "_INBOX.>"
+      }
+    }
+  ]
+}
+"""
+
+
+async def test_a_token_for_one_queue_that_exists_is_enough_and_any_other_queue_is_refused(session_dir: Path) -> None:
+    work_dir = session_dir / "limiting-nats"
+    work_dir.mkdir()
+    try:
+        async with open_nats(work_dir, progress=lambda _: None, extra_config=LIMITED) as nats:
+            await use_what_is_allowed(nats.address)
+    except PoolUnavailable as error:
+        pytest.skip(f"no NATS here: {error}")
+
+
+async def use_what_is_allowed(address: str) -> None:
+    await make_consumer(f"nats://admin:admin-password@{address}", Secret(""), "Q", ack_wait=1)
+    async with open_broker("nats", f"nats://pilot:pilot-password@{address}", Secret("")) as broker:
+        async with broker.source("Q", prefetch=1) as source:
+            await put(broker, "Q", b"x")
+            delivery = await take(source)
+            await trio.sleep(2)
+            assert await source.ack(delivery)
+        with pytest.raises(BrokerRefused, match=r"does not permit it: .*stream\.info\.other-stream"):
+            async with broker.sink("other"):
+                pass

@@ -42,7 +42,7 @@ logging.getLogger("nats.aio.client").addFilter(_only_for_debugging)
 HEARTBEAT: Final = 10.0
 """Between two questions whether the server is still there (s); it may take as long to answer."""
 _CONNECT_TIMEOUT: Final = 30
-_CALL_TIMEOUT: Final = 10.0
+_CALL_TIMEOUT: Final = 5.0
 _NEVER: Final = 10**6
 _NOT_PERMITTED: Final = "permissions violation"
 # What a server says to those whom it will not let in the next time either.
