@@ -4,19 +4,23 @@ import ctypes
 import fcntl
 import os
 import shutil
+import socket
 import tempfile
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final, Literal
 
 import attrs
 
 from ewms.secret import redact
-from ewms.tms.condor.base import CondorError, CondorRefused
+from ewms.tms import sitefile
+from ewms.tms.condor.base import CondorError, CondorRefused, Schedd
 from ewms.tms.condor.schedd import open_schedd
+from ewms.tms.envfile import parse_pilot_variables
 from ewms.tms.service import auth
 from ewms.tms.settings import Settings
-from ewms.wms.client import open_wms
-from ewms.wms.errors import WMSError, WMSUnauthorized
+from ewms.wms.client import WMS, open_wms
+from ewms.wms.errors import WMSError, WMSMalformed, WMSNotFound, WMSRefused, WMSUnauthorized, WMSUnavailable
 from ewms.wms.retry import Retry
 
 _TIMEOUT: Final = 20.0
@@ -42,23 +46,56 @@ class Finding:
         return self.verdict == "failed"
 
 
-async def check_all(settings: Settings) -> list[Finding]:
-    """Try everything; one finding each."""
-    settings_finding = Finding("settings", "ok", "all names and values can be read")
-    found = [settings_finding, check_directory(settings.job_dir), check_lock(settings.state_dir / "lock")]
-    found += [check_disk(settings.job_dir), check_clock()]
-    name, schedd_finding = await _check_schedd(settings)
-    return [*found, schedd_finding, await _check_wms(settings, name)]
+async def check_all(settings: Settings, tell: Callable[[Finding], None]) -> list[Finding]:
+    """Try everything; `tell` hears of each finding as soon as it is made (one that times out takes 20 s)."""
+    found = [
+        check_variables(settings.pilot_environment),
+        check_directory(settings.job_dir),
+        check_lock(settings.state_dir / "lock"),
+        check_disk(settings.job_dir),
+        check_clock(),
+        *check_sites(settings.excluded_sites_file),
+        *check_port(settings.metrics_port),
+    ]
+    _tell_all(found, tell)
+    schedd_name, of_schedd = await _check_schedd(settings)
+    _tell_all(of_schedd, tell)
+    return [*found, *of_schedd, *await _check_wms(settings, schedd_name, tell)]
+
+
+def _tell_all(findings: Iterable[Finding], tell: Callable[[Finding], None]) -> None:
+    for finding in findings:
+        tell(finding)
+
+
+# --- this machine ---
+
+
+def check_variables(pilot_environment: str) -> Finding:
+    """The settings could be read, or this would not run; what is dropped silently elsewhere is said here."""
+    if dropped := parse_pilot_variables(pilot_environment).dropped:
+        seen = f"TMS_ENV_VARS_AND_VALS_ADD_TO_PILOT: not for a pilot: {', '.join(dropped)}"
+        return Finding("settings", "warning", seen, "use NAME=VALUE with names that begin with (_)EWMS_PILOT_")
+    return Finding("settings", "ok", "all names and values can be read")
 
 
 def check_directory(job_dir: Path) -> Finding:
-    """Files can be made in the job directory."""
+    """Files can be made in the job directory, or it can be made."""
+    place = _nearest(job_dir)
+    advice = f"make it, owned by uid {os.getuid()}, or set JOB_EVENT_LOG_DIR to another one"
     try:
-        with tempfile.TemporaryFile(dir=job_dir):
-            return Finding("directory", "ok", f"{job_dir} is writable")
+        with tempfile.TemporaryFile(dir=place):
+            pass
     except OSError as error:
-        advice = f"make it, owned by uid {os.getuid()}, or set JOB_EVENT_LOG_DIR to another one"
-        return Finding("directory", "failed", f"{job_dir}: {error.strerror}", advice)
+        return Finding("directory", "failed", f"{place}: {error.strerror}", advice)
+    if place != job_dir:
+        return Finding("directory", "warning", f"{job_dir} is not there, the TMS would make it", "is it the right one?")
+    return Finding("directory", "ok", f"{job_dir} is writable")
+
+
+def _nearest(path: Path) -> Path:
+    """The path, or the nearest one above it that exists."""
+    return next(each for each in (path, *path.parents) if each.exists())
 
 
 def check_lock(path: Path) -> Finding:
@@ -66,7 +103,7 @@ def check_lock(path: Path) -> Finding:
     try:
         with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # given up when the file is closed
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return Finding("one TMS", "ok", "no TMS has worked here yet")
     except BlockingIOError:
         return Finding("one TMS", "warning", "a TMS is running here", "a second one would wait until it ends")
@@ -78,7 +115,7 @@ def check_lock(path: Path) -> Finding:
 def check_disk(job_dir: Path) -> Finding:
     """There is room for logs and envfiles."""
     try:
-        free = shutil.disk_usage(job_dir).free
+        free = shutil.disk_usage(_nearest(job_dir)).free
     except OSError as error:
         return Finding("disk space", "failed", f"{job_dir}: {error.strerror}", "see: directory")
     seen = f"{free / 2**30:.1f} GiB free"
@@ -96,42 +133,123 @@ def check_clock() -> Finding:
     return Finding("clock", "ok", "synchronized") if state >= 0 else Finding("clock", "warning", "cannot be asked")
 
 
-async def _check_schedd(settings: Settings) -> tuple[str | None, Finding]:
+def check_sites(path: Path | None) -> list[Finding]:
+    """The file of excluded sites, where one is set."""
+    if path is None:
+        return []
+    try:
+        sites = sitefile.read(path)
+    except sitefile.SiteFileError as error:
+        advice = "correct it: the TMS would not start, and a running one keeps the sites that it knows"
+        return [Finding("excluded sites", "failed", f"{path}: {error}", advice)]
+    return [Finding("excluded sites", "ok", f"{path} has {len(sites)} sites")]
+
+
+def check_port(port: int | None) -> list[Finding]:
+    """The port of the status pages, where one is set."""
+    if port is None:
+        return []
+    try:
+        with socket.create_server(("127.0.0.1", port)):
+            return [Finding("metrics", "ok", f"port {port} on 127.0.0.1 is free")]
+    except OSError as error:
+        seen = f"port {port} on 127.0.0.1: {error.strerror}"
+        return [Finding("metrics", "warning", seen, "a running TMS has it? otherwise set TMS_METRICS_PORT to another")]
+
+
+# --- the schedd ---
+
+
+async def _check_schedd(settings: Settings) -> tuple[str | None, list[Finding]]:
+    """The access point's name, as far as it is known, and the findings."""
     async with open_schedd(settings.schedd_helper, call_timeout=_TIMEOUT) as schedd:
+        requirements = await _check_requirements(schedd, settings)
         try:
             name = settings.schedd_name or await schedd.param("FULL_HOSTNAME")
             await schedd.query("false", ["ClusterId"])
-            await schedd.parse(settings.base_requirements)
-        except CondorRefused as error:
-            advice = "correct TMS_BASE_REQUIREMENTS, or the access point's configuration"
-            return None, Finding("schedd", "failed", f"HTCondor refused: {error}", advice)
         except CondorError as error:
-            advice = "is condor_schedd running here, and does condor_q work for this user?"
-            return None, Finding("schedd", "failed", str(error), advice)
+            advice = "is condor_schedd running here, does condor_q work for this user, is htcondor installed?"
+            return settings.schedd_name, [*requirements, Finding("schedd", "failed", str(error), advice)]
     if not name:
-        return None, Finding("schedd", "failed", "HTCondor has no FULL_HOSTNAME", "set TMS_SCHEDD_NAME")
-    return name, Finding("schedd", "ok", f"answers; its name towards the WMS is {name}")
+        return None, [
+            *requirements,
+            Finding("schedd", "failed", "HTCondor has no FULL_HOSTNAME", "set TMS_SCHEDD_NAME"),
+        ]
+    return name, [*requirements, Finding("schedd", "ok", f"answers; its name towards the WMS is {name}")]
 
 
-async def _check_wms(settings: Settings, schedd_name: str | None) -> Finding:
-    tokens = "without a token" if settings.no_auth else f"with a token from {settings.token_url}"
+async def _check_requirements(schedd: Schedd, settings: Settings) -> list[Finding]:
     try:
-        async with open_wms(settings.wms_address, auth(settings), timeout=_TIMEOUT, retry=Retry(attempts=1)) as wms:
-            order = await wms.next_start_order(schedd_name or "check")
+        await schedd.parse(settings.base_requirements)
+    except CondorRefused as error:
+        return [Finding("requirements", "failed", f"HTCondor refused: {error}", "correct TMS_BASE_REQUIREMENTS")]
+    except CondorError:
+        return []  # the schedd's own finding says why
+    return [Finding("requirements", "ok", "TMS_BASE_REQUIREMENTS is a ClassAd expression")]
+
+
+# --- the WMS ---
+
+_WMS_ADVICE: Final = (
+    ((WMSUnauthorized, WMSRefused), "does the client have the TMS's role, and does this WMS trust this issuer?"),
+    (WMSNotFound, "EWMS_ADDRESS is the base URL, without /v1: is a WMS there?"),
+    (WMSMalformed, "is that a WMS of this version? (a running TMS would tell it that the order failed)"),
+    (WMSError, "check EWMS_ADDRESS, the network, and the WMS itself; a running TMS waits until it answers"),
+)
+
+
+async def _check_wms(settings: Settings, schedd_name: str | None, tell: Callable[[Finding], None]) -> list[Finding]:
+    retry = Retry(attempts=1)
+    async with open_wms(settings.wms_address, auth(settings), timeout=_TIMEOUT, retry=retry) as wms:
+        token = await _check_token(settings, wms)
+        tell(token)
+        if token.is_fatal:
+            seen = f"{settings.wms_address} was not asked: there is no token"
+            orders = Finding("WMS", "failed", seen, "see: token")
+        else:
+            orders = await _check_orders(settings, wms, schedd_name)
+        tell(orders)
+        return [token, orders]
+
+
+async def _check_token(settings: Settings, wms: WMS) -> Finding:
+    if settings.no_auth:
+        seen = "TMS_NO_AUTH: the WMS is called without a token"
+        return Finding("token", "warning", seen, "only a local stand may do so: set EWMS_TOKEN_URL and the client")
+    try:
+        await wms.check_token()
     except WMSUnauthorized as error:
-        advice = "check EWMS_TOKEN_URL, EWMS_CLIENT_ID, EWMS_CLIENT_SECRET and the client's role"
-        return Finding("token and WMS", "failed", str(error), advice)
-    except (WMSError, ValueError) as error:
-        return Finding("token and WMS", "failed", str(error), "check EWMS_ADDRESS and EWMS_TOKEN_URL, and the network")
+        return Finding("token", "failed", str(error), "check EWMS_CLIENT_ID and EWMS_CLIENT_SECRET with the issuer")
+    except WMSUnavailable as error:
+        advice = "check EWMS_TOKEN_URL (the issuer, not its token endpoint), and the network"
+        return Finding("token", "failed", str(error), advice)
+    return Finding("token", "ok", f"{settings.token_url} gives one to {settings.client_id}")
+
+
+async def _check_orders(settings: Settings, wms: WMS, schedd_name: str | None) -> Finding:
+    try:
+        order = await wms.next_start_order(schedd_name or "check")
+    except WMSError as error:
+        advice = next(text for kinds, text in _WMS_ADVICE if isinstance(error, kinds))
+        return Finding("WMS", "failed", str(error), advice)
+    if schedd_name is None:
+        return Finding("WMS", "ok", f"{settings.wms_address} answers")
     waiting = "no taskforce waits" if order is None else f"{order.taskforce.taskforce_uuid} waits for its start"
-    return Finding("token and WMS", "ok", f"{settings.wms_address} answers {tokens}; {waiting}")
+    return Finding("WMS", "ok", f"{settings.wms_address} answers; for {schedd_name} {waiting}")
 
 
-def table(findings: list[Finding]) -> str:
-    """The findings as text: one line each, and below a bad one what to do about it."""
-    lines: list[str] = []
-    for finding in findings:
-        lines.append(f"{finding.verdict.upper():8} {finding.what:14} {redact(finding.seen)}")
-        if finding.advice and finding.verdict != "ok":
-            lines.append(f"{'':8} {'':14} -> {finding.advice}")
-    return "\n".join(lines)
+def line(finding: Finding) -> str:
+    """A finding as a line of the table, and below a bad one what to do about it."""
+    text = f"{finding.verdict.upper():8} {finding.what:14} {redact(' '.join(finding.seen.split()))}"
+    if finding.advice and finding.verdict != "ok":
+        text += f"\n{'':8} {'':14} -> {finding.advice}"
+    return text
+
+
+def summary(findings: Sequence[Finding]) -> str:
+    """The last line."""
+    failed = [finding.what for finding in findings if finding.is_fatal]
+    if failed:
+        return f"The TMS would not work here: {', '.join(dict.fromkeys(failed))}."
+    warned = [finding.what for finding in findings if finding.verdict == "warning"]
+    return f"The TMS can run here; have a look at: {', '.join(warned)}." if warned else "The TMS can run here."

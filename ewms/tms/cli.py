@@ -38,18 +38,32 @@ def tms() -> None:
 @click.command()
 @click.argument("service", type=click.Choice(["tms"]), expose_value=False)
 def check() -> None:
-    """Validate the settings and surroundings of a service without starting it; exits 1 when something is wrong.
+    """Validate the settings and surroundings of a service without starting it, and say what to do about each fault.
+
+    Nothing is changed: a TMS may be running. The environment is read as `ewms tms` would read it.
 
     \b
-    Example:
-      set -a; . ./tms.env; ewms check tms
-    """
-    settings = _settings_or_exit()
-    logs.configure("CRITICAL", "CRITICAL")
-    from ewms.tms.check import check_all, table
+    Exit status:
+      0   it can run here (there may be warnings)
+      1   something that it needs does not work
+      2   a setting is missing or wrong
 
-    findings = trio.run(check_all, settings)
-    click.echo(table(findings))
+    \b
+    Examples:
+      (set -a; . ./tms.env; ewms check tms)          check with an envfile
+      EWMS_ADDRESS=https://other ewms check tms      would it work with another WMS?
+    """
+    from ewms.tms.check import Finding, check_all, line, summary
+
+    try:
+        settings = read(os.environ)
+    except SettingsError as error:
+        wrong = [Finding("settings", "failed", problem) for problem in error.problems]
+        click.echo("\n".join([*map(line, wrong), summary(wrong)]))
+        sys.exit(_EXIT_SETTINGS)
+    logs.configure("CRITICAL", "CRITICAL")
+    findings = trio.run(check_all, settings, lambda finding: click.echo(line(finding)))
+    click.echo(summary(findings))
     sys.exit(1 if any(finding.is_fatal for finding in findings) else 0)
 
 

@@ -9,8 +9,10 @@ import structlog
 import trio
 
 from ewms.contract import day_log_name
+from ewms.tms.condor.base import CondorError, Schedd
 from ewms.tms.errors import OrderRefused
 from ewms.tms.exclusions import load
+from ewms.tms.expressions import check_expressions
 from ewms.tms.settings import Settings
 from ewms.tms.sitefile import SiteFile
 from ewms.tms.submission import build
@@ -21,30 +23,40 @@ from ewms.wms.models import StartOrder
 log = structlog.stdlib.get_logger(__name__)
 
 
-async def run_dry(settings: Settings, wms: WMS, schedd_name: str, site_file: SiteFile) -> NoReturn:
-    """Print the submit description of each new start order, for ever; nothing else is touched."""
+async def run_dry(settings: Settings, wms: WMS, schedd: Schedd, schedd_name: str, site_file: SiteFile) -> NoReturn:
+    """Print what would become of each new start order, for ever; nothing is touched.
+
+    The WMS offers the same order until it is confirmed, which a dry run does not do: only the first one is seen.
+    """
     log.info("dry run: nothing will be submitted, removed or reported", schedd=schedd_name)
     exclusions = await trio.to_thread.run_sync(load, settings)
-    shown: str | None = None
+    shown: str | None = ""
     while True:
         try:
             order = await wms.next_start_order(schedd_name)
+            offered = order.taskforce.taskforce_uuid if order else None
+            if order is None and shown is not None:
+                log.info("no taskforce waits for its start", schedd=schedd_name)
+            elif order is not None and offered != shown:
+                avoided = [*site_file.avoided, *exclusions.avoided()]
+                print(await describe(order, settings, schedd, avoided), flush=True)  # noqa: T201  this mode's output
+            shown = offered
         except WMSError as error:
             log.error("order cannot be understood", error=str(error))
-        else:
-            if order is not None and order.taskforce.taskforce_uuid != shown:
-                shown = order.taskforce.taskforce_uuid
-                avoided = [*site_file.avoided, *exclusions.avoided()]
-                print(describe(order, settings, avoided), flush=True)  # noqa: T201  it is this mode's output
+        except CondorError as error:
+            log.warning("HTCondor does not answer, trying again", error=str(error))
         await trio.sleep(settings.outer_loop_wait)
 
 
-def describe(order: StartOrder, settings: Settings, avoided: Iterable[tuple[str, str]] = ()) -> str:
-    """The submit description as one would write it, without the envfile's values."""
+async def describe(
+    order: StartOrder, settings: Settings, schedd: Schedd, avoided: Iterable[tuple[str, str]] = ()
+) -> str:
+    """The submit description as one would write it, without the envfile's values; or why it would be refused."""
     log_path = settings.job_dir / day_log_name(time.strftime("%Y-%m-%d", time.gmtime()))
     uuid = order.taskforce.taskforce_uuid
     try:
         submission = build(order, settings, log_path, avoided)
+        await check_expressions(schedd, submission)
     except OrderRefused as refusal:
         return f"# taskforce {uuid} would be refused: {refusal}"
     lines = [f"{key} = {value}" for key, value in submission.description.items()]

@@ -179,7 +179,7 @@ async def _serve_dry(settings: Settings, site_file: SiteFile, task_status: trio.
     ):
         schedd_name = await _meet_schedd(schedd, settings)
         task_status.started()
-        await run_dry(settings, wms, schedd_name, site_file)
+        await run_dry(settings, wms, schedd, schedd_name, site_file)
 
 
 async def _stop_on_signals(

@@ -16,6 +16,7 @@ from ewms.tms.context import Context
 from ewms.tms.decisions import Cluster, Standing, as_intended, choose, must_look_back, standing, standing_after_404
 from ewms.tms.entries import Entry
 from ewms.tms.errors import OrderRefused
+from ewms.tms.expressions import check_expressions
 from ewms.tms.files import write_atomically
 from ewms.tms.outbox import Stage
 from ewms.tms.submission import Submission, build
@@ -133,7 +134,7 @@ async def _prepare(ctx: Context, order: StartOrder, entry: Entry | None) -> Subm
     """Build and check what to submit; envfile and intent are on disk when this returns."""
     log_path = Path(entry.log_path) if entry and entry.log_path else ctx.settings.job_dir / day_log_name(_today())
     submission = build(order, ctx.settings, log_path, ctx.avoided())
-    await _check_expressions(ctx, submission)
+    await check_expressions(ctx.schedd, submission)
     entry = Entry(
         taskforce_uuid=submission.taskforce_uuid,
         log_path=str(log_path),
@@ -150,22 +151,6 @@ async def _prepare(ctx: Context, order: StartOrder, entry: Entry | None) -> Subm
             raise
         raise OrderRefused(f"the access point cannot prepare the taskforce: {error}") from error
     return submission
-
-
-async def _check_expressions(ctx: Context, submission: Submission) -> None:
-    """What HTCondor would find only when it makes the first proc, or the last, or never."""
-    for name, expression in submission.expressions.items():
-        try:
-            await ctx.schedd.parse(expression)
-        except CondorRefused as refusal:
-            raise OrderRefused(f"{name}: HTCondor cannot parse {expression!r}: {refusal}") from refusal
-    for name, expression in submission.numbers:
-        try:
-            value = await ctx.schedd.evaluate(expression)
-        except CondorRefused as refusal:
-            raise OrderRefused(f"{name}: HTCondor cannot evaluate {expression!r}: {refusal}") from refusal
-        if type(value) is not int:
-            raise OrderRefused(f"{name}: {expression!r} is {value!r}, not a whole number")
 
 
 async def _submit(ctx: Context, submission: Submission) -> Cluster:

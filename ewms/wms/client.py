@@ -87,6 +87,16 @@ class WMS:
         self._retry = retry
         self._observe = observe
 
+    async def check_token(self) -> None:
+        """Get a token (or see that the one at hand is good), and call nothing; at once where none is asked for.
+
+        Raises:
+            WMSUnavailable: the issuer is out of reach or answers nonsense.
+            WMSUnauthorized: it refuses our credentials.
+        """
+        if self._tokens is not None:
+            await until_answered("token", self._tokens.get, self._retry)
+
     # --- orders ---
 
     async def next_start_order(self, schedd: str) -> StartOrder | None:
