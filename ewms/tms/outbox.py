@@ -15,6 +15,7 @@ import attrs
 import structlog
 import trio
 
+from ewms.secret import Secret
 from ewms.tms.board import TaskforceReport
 from ewms.tms.ledger import Ledger
 from ewms.wms.client import WMS
@@ -55,6 +56,8 @@ class _Taskforce:
     stage: Stage = Stage.UNKNOWN
     turn: trio.Lock = attrs.field(factory=trio.Lock)
     users: int = 0
+    tokens: tuple[Secret, ...] = ()
+    """Of its queues. As long as these are kept, no log shows them: its workers' errors may quote them."""
 
 
 class Outbox:
@@ -101,6 +104,10 @@ class Outbox:
         finally:
             taskforce.users -= 1
             self._forget_if_idle(uuid)
+
+    def keep_hidden(self, uuid: str, tokens: Iterable[Secret]) -> None:
+        """Let no log show these until the taskforce is over; the caller has its turn."""
+        self._taskforces[uuid].tokens = tuple(tokens)
 
     async def send_statuses(self, newest: Callable[[], Sequence[TaskforceReport]]) -> None:
         """Send one batch until it is accepted; each attempt sends what `newest` gives then.

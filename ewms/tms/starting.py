@@ -43,6 +43,7 @@ async def start(ctx: Context, order: StartOrder) -> bool:
     ctx.metrics.orders.inc("start")
     delays = backoff()
     async with ctx.outbox.turn(uuid):
+        ctx.outbox.keep_hidden(uuid, [each.auth_token for each in order.mqprofiles if each.auth_token])
         while True:
             try:
                 await _attempt(ctx, order)

@@ -3,6 +3,7 @@
 import trio
 from tms_bench import Bench, until
 
+from ewms.secret import MASK, Secret, redact
 from ewms.testing.fakeschedd import Moment
 from ewms.testing.wms import Fault
 from ewms.tms.condor.base import CondorRefused, CondorUnreachable
@@ -242,6 +243,24 @@ async def test_errors_that_are_gone_go_at_the_wms_too(bench: Bench) -> None:
         bench.schedd.write(1, "001", 0, "Job executing on host: <127.0.0.1:9618>")
         await until(lambda: not bench.taskforce(uuid).top_task_errors)
         assert bench.taskforce(uuid).compound_statuses == {"RUNNING": {"null": 1}, "IDLE": {"null": 1}}
+
+
+async def test_queue_tokens_are_hidden_while_their_taskforce_lives(bench: Bench) -> None:
+    def is_hidden() -> bool:
+        for number in range(300):  # what nobody holds is hidden until some others came and went
+            Secret(f"another-token-{number}")
+        return all(MASK in redact(f"amqp://user:{token}@host") for token in tokens)
+
+    uuid = bench.order()
+    store, tokens = bench.standin.state.store, ["the-token-of-one-queue", "the-token-of-another"]
+    for profile, token in zip(store.all("mqprofiles"), tokens, strict=True):
+        store.save([("mqprofiles", profile | {"auth_token": token})])
+    async with bench.tms():
+        await until(lambda: bool(bench.taskforce(uuid).compound_statuses))
+        assert is_hidden()
+        bench.schedd.finish(1)
+        await completed(bench, uuid)
+        await until(lambda: not is_hidden())
 
 
 async def test_nothing_is_sent_while_nothing_changes(bench: Bench) -> None:
