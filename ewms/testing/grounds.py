@@ -18,6 +18,9 @@ from ewms.testing.schedd import open_embedded_schedd
 
 Report = Callable[[str], None]
 
+# A worker that fails here would wait in vain for another machine.
+_ONE_MACHINE: Final = {"TMS_MAX_REQUEUES": "0"}
+
 SCHEDD_NAME: Final = "access-point.example.org"
 """How the stand's access point is called towards the WMS."""
 
@@ -76,7 +79,11 @@ def pool_ground(pool: Pool, work_dir: Path) -> Ground:
         broker_address=pool.broker_address,
         broker_token=pool.broker_token,
         queues=MqclientQueues(pool.broker_address, pool.broker_token),
-        tms_settings={"TMS_BASE_REQUIREMENTS": "HasSingularity", "CVMFS_PILOT_PATH": pool.pilot_image_base},
+        tms_settings={
+            **_ONE_MACHINE,
+            "TMS_BASE_REQUIREMENTS": "HasSingularity",
+            "CVMFS_PILOT_PATH": pool.pilot_image_base,
+        },
         python=pool.python,
         command=pool.command,
         logs=work_dir / "logs",
@@ -102,6 +109,7 @@ async def open_embedded_ground(work_dir: Path, report: Report, *, slots: int = 4
             broker_token=Secret(""),
             queues=LocalQueues(str(broker_dir)),
             tms_settings={
+                **_ONE_MACHINE,
                 "TMS_BASE_REQUIREMENTS": "true",
                 "TMS_SCHEDD_HELPER": " ".join(schedd.helper_command),
                 "CVMFS_PILOT_PATH": "/images/ewms-pilot",
