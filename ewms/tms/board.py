@@ -5,7 +5,7 @@ stays on the list of changes until a report that is still true was accepted.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, date, datetime
 
 import attrs
@@ -70,15 +70,17 @@ class Board:
 
     def changed(self) -> list[TaskforceReport]:
         """A report of every taskforce that differs from what was last accepted."""
+        return list(self.changes())
+
+    def changes(self, wanted: Callable[[str], bool] = lambda _: True) -> Iterator[TaskforceReport]:
+        """The same, of the wanted ones (by UUID), one by one: who takes only some pays only for these."""
         self._collect()
-        reports = []
-        for uuid in list(self._dirty):
+        for uuid in filter(wanted, list(self._dirty)):
             report = self.report(uuid)
             if report is None or report == self._accepted.get(uuid):
                 del self._dirty[uuid]
             else:
-                reports.append(report)
-        return reports
+                yield report
 
     def accepted(self, reports: Iterable[TaskforceReport]) -> None:
         """The WMS took these; what changed since then stays on the list."""

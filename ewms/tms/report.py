@@ -27,31 +27,29 @@ MAX_BYTES: Final = 500_000
 
 @attrs.frozen
 class Plan:
-    """What to do with the changed taskforces; those in neither list wait on the board."""
+    """What to do next with changed taskforces; those in neither list wait on the board."""
 
     send: tuple[TaskforceReport, ...]
+    """As many as one call may carry, at least one if there is any."""
     drop: tuple[TaskforceReport, ...]
     """The WMS lists them as completed, or does not know them."""
 
 
 def plan(reports: Iterable[TaskforceReport], stage: Callable[[str], Stage]) -> Plan:
-    """Sort reports by what may be sent about their taskforces (pure)."""
-    by_stage: dict[Stage, list[TaskforceReport]] = {each: [] for each in Stage}
-    for report in reports:
-        by_stage[stage(report.uuid)].append(report)
-    return Plan(tuple(by_stage[Stage.OPEN]), tuple(by_stage[Stage.UNKNOWN]))
-
-
-def first_batch(reports: Iterable[TaskforceReport]) -> tuple[TaskforceReport, ...]:
-    """As many as one call may carry, at least one if there is any (pure)."""
-    batch: list[TaskforceReport] = []
+    """Sort reports by what may be sent about their taskforces, until one call has enough (pure)."""
+    send: list[TaskforceReport] = []
+    drop: list[TaskforceReport] = []
     size = 0
     for report in reports:
-        size += size_of(report)
-        if batch and (size > MAX_BYTES or len(batch) == MAX_TASKFORCES):
-            break
-        batch.append(report)
-    return tuple(batch)
+        match stage(report.uuid):
+            case Stage.UNKNOWN:
+                drop.append(report)
+            case Stage.OPEN:
+                size += size_of(report)
+                if send and (size > MAX_BYTES or len(send) == MAX_TASKFORCES):
+                    break
+                send.append(report)
+    return Plan(tuple(send), tuple(drop))
 
 
 def size_of(report: TaskforceReport) -> int:
@@ -104,12 +102,13 @@ class _Round:
         return bool(batch)
 
     def _next_batch(self, only: Collection[str] | None) -> tuple[TaskforceReport, ...]:
-        planned = plan(self._ctx.board.changed(), self._ctx.outbox.stage)
+        def is_next(uuid: str) -> bool:
+            return uuid not in self._told and (only is None or uuid in only)
+
+        planned = plan(self._ctx.board.changes(is_next), self._ctx.outbox.stage)
         self._ctx.board.accepted(planned.drop)
         self._failures.tell(planned.send)
-        return first_batch(
-            report for report in planned.send if report.uuid not in self._told and (only is None or report.uuid in only)
-        )
+        return planned.send
 
     async def _send_halves(self, batch: Sequence[TaskforceReport], error: WMSError) -> None:
         """The WMS refused a batch: halve it, so that one bad entry does not silence all others."""

@@ -1,14 +1,20 @@
 import json
+from collections.abc import Iterable, Iterator
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ewms.tms.board import TaskforceReport
-from ewms.tms.report import MAX_BYTES, MAX_TASKFORCES, first_batch, size_of
+from ewms.tms.outbox import Stage
+from ewms.tms.report import MAX_BYTES, MAX_TASKFORCES, plan, size_of
 
 
 def report(uuid: str, error: str = "") -> TaskforceReport:
     return TaskforceReport(uuid, 1, {"IDLE": {"null": 3}}, {error: 1} if error else {}, None)
+
+
+def first_batch(reports: Iterable[TaskforceReport]) -> tuple[TaskforceReport, ...]:
+    return plan(reports, lambda _: Stage.OPEN).send
 
 
 def body(batch: tuple[TaskforceReport, ...]) -> bytes:
@@ -41,3 +47,15 @@ def test_what_is_too_large_for_any_batch_goes_alone() -> None:
     assert first_batch([huge, report("TF-2")]) == (huge,)
     assert first_batch([report("TF-2"), huge]) == (report("TF-2"),)
     assert first_batch([]) == ()
+
+
+def test_no_more_is_looked_at_than_one_call_carries() -> None:
+    looked_at = 0
+
+    def reports() -> Iterator[TaskforceReport]:
+        nonlocal looked_at
+        for looked_at in range(1, 10 * MAX_TASKFORCES):
+            yield report(f"TF-{looked_at}")
+
+    assert len(first_batch(reports())) == MAX_TASKFORCES
+    assert looked_at == MAX_TASKFORCES + 1
