@@ -94,7 +94,7 @@ def demo(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Measure ours side by side with a reference, in one run; `-- --quick` proves that it works."""
     install(session, "demo", also=("tests",))
-    session.run("python", "tests/bench/run.py", *session.posargs)
+    session.run("python", "tests/bench/run.py", *session.posargs, env={"PYTHONPATH": "tests/faults"})
 
 
 @nox.session

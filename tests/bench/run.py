@@ -5,10 +5,11 @@ from pathlib import Path
 
 import click
 import eventlog_rows
+import tms_rows
 from measure import Row, measure, save, show
 from rich.console import Console
 
-GROUPS = {"eventlog": eventlog_rows.rows}
+GROUPS = {"eventlog": eventlog_rows.rows, "tms": tms_rows.rows}
 
 
 @click.command()

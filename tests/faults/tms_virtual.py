@@ -82,8 +82,13 @@ class World:
 
 
 @asynccontextmanager
-async def open_world(directory: Path, **settings: Any) -> AsyncIterator[World]:
-    """A TMS that runs with an operator's default pace; leaving is what a signal does."""
+async def open_world(
+    directory: Path, *, before: Callable[[World], None] = lambda _: None, **settings: Any
+) -> AsyncIterator[World]:
+    """A TMS that runs with an operator's default pace; leaving is what a signal does.
+
+    `before` prepares the world before the TMS starts.
+    """
     faults = Faults()
     issuer = TokenIssuer("tms", Secret("a-secret-for-tests"), 300)
 
@@ -102,9 +107,11 @@ async def open_world(directory: Path, **settings: Any) -> AsyncIterator[World]:
         bench = Bench(cast("Standin", _Bare(state)), schedd, mine)
         ledger = Ledger(mine.state_dir / "ledger")
         ctx = Context(mine, SCHEDD, wms, schedd, ledger, Outbox(wms, ledger), Board())
+        world = World(bench, network, ctx)
+        before(world)
         async with trio.open_nursery() as nursery:
             await nursery.start(serve, ctx)
-            yield World(bench, network, ctx)
+            yield world
             nursery.cancel_scope.cancel()
 
 
