@@ -74,12 +74,13 @@ class Bench:
         return [path.replace("statuses/taskforces", "statuses") for path in named]
 
     @asynccontextmanager
-    async def tms(self) -> AsyncIterator[Context]:
-        """One run of the TMS; leaving is what a signal does."""
+    async def tms(self, prepare: Callable[[Context], None] = lambda ctx: None) -> AsyncIterator[Context]:
+        """One run of the TMS, which finds what `prepare` left; leaving is what a signal does."""
         async with open_wms(self.standin.address, None, retry=Retry(first=0.02, cap=0.05)) as wms:
             ledger = Ledger(self.settings.state_dir / "ledger")
             outbox, excluded = Outbox(wms, ledger), load(self.settings)
             ctx = Context(self.settings, SCHEDD, wms, self.schedd, ledger, outbox, Board(), exclusions=excluded)
+            prepare(ctx)
             async with trio.open_nursery() as nursery:
                 await nursery.start(serve, ctx)
                 yield ctx
