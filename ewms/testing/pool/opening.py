@@ -120,10 +120,8 @@ async def open_rabbitmq(
     Raises:
         PoolUnavailable: with the one condition that failed.
     """
-    async with AsyncExitStack() as stack:
-        kit = _Kit(await _prepared(work_dir), cache_dir or _default_cache_dir(), progress, stack)
-        inside = await kit.enter(await kit.root("pool-root"))
-        yield await start_rabbitmq(inside, kit.logs, progress, extra_config)
+    async with _pool_machine(work_dir, progress, cache_dir) as (inside, logs):
+        yield await start_rabbitmq(inside, logs, progress, extra_config)
 
 
 @asynccontextmanager
@@ -135,10 +133,18 @@ async def open_nats(
     Raises:
         PoolUnavailable: with the one condition that failed.
     """
+    async with _pool_machine(work_dir, progress, cache_dir) as (inside, logs):
+        yield await start_nats(inside, logs, progress, extra_config)
+
+
+@asynccontextmanager
+async def _pool_machine(
+    work_dir: Path, progress: Progress, cache_dir: Path | None
+) -> AsyncIterator[tuple[Namespace, Path]]:
+    """The pool's machine with nothing running, and where its logs go."""
     async with AsyncExitStack() as stack:
         kit = _Kit(await _prepared(work_dir), cache_dir or _default_cache_dir(), progress, stack)
-        inside = await kit.enter(await kit.root("pool-root"))
-        yield await start_nats(inside, kit.logs, progress, extra_config)
+        yield await kit.enter(await kit.root("pool-root")), kit.logs
 
 
 @attrs.frozen
