@@ -6,7 +6,7 @@ start) and runs the workers; it says how they fare through `Runs` (`runs.py`).
 
 import heapq
 import pwd
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from os import getuid
 from typing import Any, cast
 
@@ -28,10 +28,10 @@ from ewms.testing.schedd.jobs import (
     stopped,
     user_stop,
 )
-from ewms.testing.schedd.logtext import Event, Usage, literal
+from ewms.testing.schedd.logtext import Event, Usage
 from ewms.testing.schedd.machine import evaluates_true, matches
+from ewms.testing.schedd.queueads import listed, notes, projected, refreshed
 from ewms.testing.schedd.submitparse import SubmitRefused, read
-from ewms.tms.condor.ads import plain
 from ewms.tms.condor.base import Ad, Value
 
 Journal = Callable[[str, Sequence[bytes]], None]
@@ -93,10 +93,10 @@ class Queue:
     def query(self, constraint: str, projection: list[str], cluster_ads: bool = False) -> list[Ad]:
         """Ads of the queue."""
         tree = _parsed(constraint)
-        ads = [self._cluster_ad(cluster) for cluster in self.clusters.values()] if cluster_ads else []
+        ads = [refreshed(cluster) for cluster in self.clusters.values()] if cluster_ads else []
         ads += [job.ad for job in self._jobs()]
         now = {"ServerTime": int(self.clock())}  # HTCondor adds it to every answer of the queue
-        return [{**_projected(ad, projection), **now} for ad in ads if evaluates_true(tree, ad)]
+        return [{**projected(ad, projection), **now} for ad in ads if evaluates_true(tree, ad)]
 
     def history(
         self, constraint: str, projection: list[str], match: int | None = None, since: str | None = None
@@ -109,7 +109,7 @@ class Queue:
             if (until is not None and evaluates_true(until, ad)) or len(found) == match:
                 break
             if evaluates_true(tree, ad):
-                found.append(_projected(ad, projection))
+                found.append(projected(ad, projection))
         return found
 
     def act(self, action: str, constraint: str, reason: str) -> dict[str, int]:
@@ -119,7 +119,7 @@ class Queue:
         tree = _parsed(constraint)
         said = f"{reason} (by user {self.owner})"
         clusters = [each for each in self.clusters.values() if each.description.is_factory]
-        met = [each for each in clusters if evaluates_true(tree, self._cluster_ad(each))]
+        met = [each for each in clusters if evaluates_true(tree, refreshed(each))]
         done = [self._act_on_factory(cluster, action, said) for cluster in met]
         jobs = [job for job in self._jobs() if evaluates_true(tree, job.ad)]
         act = self._release_job if action == "release" else self._stop_job
@@ -363,18 +363,6 @@ class Queue:
             ad["GlobalJobId"] = f"{self.name}#{cluster}.{proc}#{now}"
         return ad
 
-    def _cluster_ad(self, cluster: Cluster) -> Any:
-        counts = [job.status for job in cluster.jobs.values()]
-        ad = cluster.ad
-        ad["JobsPresent"] = len(counts)
-        for name, status in (("JobsIdle", Status.IDLE), ("JobsRunning", Status.RUNNING), ("JobsHeld", Status.HELD)):
-            ad[name] = counts.count(status)
-        if cluster.description.is_factory:
-            ad["JobMaterializeNextProcId"] = cluster.next_proc
-            ad["JobMaterializePaused"] = int(cluster.pause_reason is not None)
-            ad["JobMaterializePauseReason"] = cluster.pause_reason or ""
-        return ad
-
     def _write(self, ad: Any, event: Event) -> None:
         if "UserLog" in ad:
             self.journal(ad["UserLog"], self._rendered(ad, event))
@@ -383,25 +371,8 @@ class Queue:
         now = self.clock()
         rendered = [logtext.render(event, now)]
         if "JobAdInformationAttrs" in ad:
-            wanted = _names(ad["JobAdInformationAttrs"])
+            wanted = listed(ad["JobAdInformationAttrs"])
             attributes = {name: repr(ad.lookup(name)) for name in wanted if name in ad}
             if (about := logtext.information(event, now, attributes)) is not None:
                 rendered.append(logtext.render(about, now))
         return rendered
-
-
-def notes(ad: Any) -> list[str]:
-    """The notes on a submit event; HTCondor 25 drops the plain one when there is anything structured to write."""
-    names = [*_names(ad.get("SubmitEventNotesAttrs", "")), "JobBatchName"]
-    structured = [f"{name} = {literal(ad[name])}" for name in names if name in ad]
-    first = f"[ {'; '.join(structured)} ]" if structured else ad.get("SubmitEventNotes")
-    return [note for note in (first, ad.get("SubmitEventUserNotes")) if note]
-
-
-def _names(text: str) -> list[str]:
-    return text.replace(",", " ").split()
-
-
-def _projected(ad: Any, projection: Iterable[str]) -> Ad:
-    wanted = {name.lower() for name in projection}
-    return plain(ad, [name for name in ad if name.lower() in wanted] if wanted else ad)
