@@ -17,7 +17,7 @@ import attrs
 import structlog
 import trio
 
-from ewms.tms.condor.base import CondorError, Schedd
+from ewms.tms.condor.base import CondorError, JobQueue
 from ewms.tms.context import Context
 from ewms.tms.directory_archive import pack_directory
 from ewms.tms.expiry import NEEDED_ATTRIBUTES, Expiries, Found, InUse, Kind, Verdict, in_use, sort_out
@@ -81,7 +81,7 @@ class Housekeeper:
     def __init__(
         self,
         settings: Settings,
-        schedd: Schedd,
+        schedd: JobQueue,
         wms: AsksTaskforces,
         ledger: Ledger,
         *,

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from ewms.contract import ENVFILE_NAME
 from ewms.tms import housekeeping
-from ewms.tms.condor.base import Acted, Action, Ad, CondorUnreachable, Submitted, SubmitValue, Value
+from ewms.tms.condor.base import Ad, CondorUnreachable, SubmitValue
 from ewms.tms.entries import Entry
 from ewms.tms.housekeeping import Done, Housekeeper
 from ewms.tms.ledger import Ledger
@@ -41,24 +41,6 @@ class Queue:
         self.queries += 1
         self.hook(self.queries)
         return [{name: ad.get(name) for name in projection} for ad in self.ads]
-
-    async def submit(self, description: Any, *, count: int) -> Submitted:
-        raise NotImplementedError
-
-    async def history(self, constraint: str, projection: Sequence[str], **more: Any) -> list[Ad]:
-        raise NotImplementedError
-
-    async def act(self, action: Action, constraint: str, *, reason: str) -> Acted:
-        raise NotImplementedError
-
-    async def parse(self, expression: str) -> str:
-        raise NotImplementedError
-
-    async def evaluate(self, expression: str) -> Value:
-        raise NotImplementedError
-
-    async def param(self, name: str) -> str | None:
-        raise NotImplementedError
 
 
 @attrs.define

@@ -53,7 +53,14 @@ class CondorUnreachable(CondorError):
     """No answer from the schedd: it may or may not have done what it was asked."""
 
 
-class Schedd(Protocol):
+class JobQueue(Protocol):
+    """The one call of those who only look."""
+
+    async def query(self, constraint: str, projection: Sequence[str], *, cluster_ads: bool = False) -> list[Ad]:
+        """`htcondor2.Schedd.query`; `cluster_ads` includes the ads of clusters (`QueryOpt.IncludeClusterAd`)."""
+
+
+class Schedd(JobQueue, Protocol):
     """The schedd calls of the TMS (`schedd.py` is the one implementation, over a helper process).
 
     Every call may raise `CondorRefused` or `CondorUnreachable`, and may be cancelled: the helper is killed then, and a
@@ -62,9 +69,6 @@ class Schedd(Protocol):
 
     async def submit(self, description: Mapping[str, SubmitValue], *, count: int) -> Submitted:
         """`htcondor2.Schedd.submit` of one cluster with `count` procs."""
-
-    async def query(self, constraint: str, projection: Sequence[str], *, cluster_ads: bool = False) -> list[Ad]:
-        """`htcondor2.Schedd.query`; `cluster_ads` includes the ads of clusters (`QueryOpt.IncludeClusterAd`)."""
 
     async def history(
         self,
