@@ -5,16 +5,15 @@ jittered backoff; what cannot get better (a token, a queue that cannot be) is to
 """
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 
-import trio
-
+from ewms.pilot.brokers.keptsource import kept
 from ewms.pilot.brokers.link import client_name, open_link
 from ewms.pilot.brokers.natsaddress import parse_address
 from ewms.pilot.brokers.natsqueue import NatsLink
 from ewms.pilot.brokers.natssink import NatsSink
-from ewms.pilot.brokers.natssource import HAND_BACK_TIMEOUT, NatsSource
+from ewms.pilot.brokers.natssource import NatsSource
 from ewms.pilot.brokers.natswire import open_wire
 from ewms.secret import Secret
 
@@ -39,19 +38,9 @@ class Nats:
     def __init__(self, link: NatsLink) -> None:
         self._link = link
 
-    @asynccontextmanager
-    async def source(self, queue: str, *, prefetch: int) -> AsyncIterator[NatsSource]:
+    def source(self, queue: str, *, prefetch: int) -> AbstractAsyncContextManager[NatsSource]:
         """Consume `queue`, which is made if need be; leaving hands back what has no verdict."""
-        source = NatsSource(self._link, queue, prefetch)
-        scope = trio.CancelScope()
-        self._link.nursery.start_soon(source.keep, scope)
-        try:
-            await source.opened()
-            yield source
-        finally:
-            scope.cancel()
-            with trio.move_on_after(HAND_BACK_TIMEOUT, shield=True):
-                await source.close()
+        return kept(NatsSource(self._link, queue, prefetch), self._link.nursery)
 
     @asynccontextmanager
     async def sink(self, queue: str) -> AsyncIterator[NatsSink]:

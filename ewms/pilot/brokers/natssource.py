@@ -6,7 +6,6 @@ delivery, so a hand-back is counted like a rejection.
 """
 
 import json
-import math
 from collections import deque
 from typing import Final, NoReturn
 
@@ -15,7 +14,8 @@ import structlog
 import trio
 
 from ewms.pilot.brokers.base import BrokerError, BrokerLost, BrokerRefused, Delivery
-from ewms.pilot.brokers.link import FIRST_WAIT, LONGEST_WAIT, WireLost, raise_again
+from ewms.pilot.brokers.keptsource import KeptSource
+from ewms.pilot.brokers.link import FIRST_WAIT, LONGEST_WAIT, WireLost
 from ewms.pilot.brokers.natsaddress import QueueNames
 from ewms.pilot.brokers.natsqueue import NatsLink, ensure_consumer
 from ewms.pilot.brokers.natssink import message_id_of
@@ -24,8 +24,6 @@ from ewms.supervision import backoff
 
 log = structlog.stdlib.get_logger(__name__)
 
-HAND_BACK_TIMEOUT: Final = 3.0
-"""For closing a source (s); what could not be handed back by then is redelivered after the consumer's `ack_wait`."""
 _REQUEST_EXPIRES: Final = 30.0
 # A request that the server did not end by itself is one that it does not know any more.
 _REQUEST_GRACE: Final = 5.0
@@ -52,53 +50,26 @@ class Held:
         return trio.current_time() < self.valid_until
 
 
-class NatsSource:
+class NatsSource(KeptSource):
     """See `ewms.pilot.brokers.base.Source`."""
 
     def __init__(self, link: NatsLink, queue: str, prefetch: int) -> None:
+        super().__init__()
         self._link = link
         self._names = QueueNames(queue)
         self._prefetch = prefetch
-        self._pushed, self._waiting = trio.open_memory_channel[Delivery](math.inf)
         self._held: set[Held] = set()
         self._requests: deque[float] = deque()
-        self._settled = trio.Event()
         self._changed = trio.Event()
-        self._failure: BrokerError | None = None
         self._trouble = ""
         self._ack_wait = 0.0
         self._good_at: float | None = None
-        self._stopped = False
         self._inbox: Inbox | None = None
 
     @property
     def queue(self) -> str:
         """The queue's name."""
         return self._names.queue
-
-    async def opened(self) -> None:
-        """Wait until messages are asked for.
-
-        Raises:
-            BrokerRefused, BrokerLost: they never will be.
-        """
-        await self._settled.wait()
-        self._raise_failure()
-
-    def _raise_failure(self) -> None:
-        if self._failure is not None:
-            raise_again(self._failure)
-
-    async def keep(self, scope: trio.CancelScope) -> None:
-        """Ask for messages, and show signs of life of those held, until cancelled, or until it is of no use."""
-        with scope:
-            try:
-                await self._consume_for_ever()
-            except BrokerError as error:
-                self._failure = error
-                self._pushed.close()
-            finally:
-                self._settled.set()
 
     async def _consume_for_ever(self) -> NoReturn:
         began = trio.current_time()
@@ -208,11 +179,7 @@ class NatsSource:
     async def receive(self) -> Delivery:
         """Wait for the next delivery that the server has not taken back."""
         while True:
-            try:
-                delivery = await self._waiting.receive()
-            except trio.EndOfChannel:
-                self._raise_failure()
-                raise
+            delivery = await self._next_pushed()
             held: Held = delivery.tag
             if held in self._held and not held.settling and held.is_ours:
                 held.given_out = True

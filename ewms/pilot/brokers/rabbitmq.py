@@ -6,7 +6,7 @@ told at once. Messages that were pushed but not given out when a channel died ar
 """
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import Final
 
@@ -14,10 +14,11 @@ import trio
 
 from ewms.pilot.brokers.amqpaddress import parse_address
 from ewms.pilot.brokers.amqpwire import open_wire
+from ewms.pilot.brokers.keptsource import kept
 from ewms.pilot.brokers.link import CLOSE_TIMEOUT, client_name, open_link
 from ewms.pilot.brokers.rabbitlink import RabbitLink
 from ewms.pilot.brokers.rabbitsink import RabbitSink
-from ewms.pilot.brokers.rabbitsource import HAND_BACK_TIMEOUT, RabbitSource
+from ewms.pilot.brokers.rabbitsource import RabbitSource
 from ewms.secret import Secret
 
 HEARTBEAT: Final = 15
@@ -44,19 +45,9 @@ class RabbitMQ:
     def __init__(self, link: RabbitLink) -> None:
         self._link = link
 
-    @asynccontextmanager
-    async def source(self, queue: str, *, prefetch: int) -> AsyncIterator[RabbitSource]:
+    def source(self, queue: str, *, prefetch: int) -> AbstractAsyncContextManager[RabbitSource]:
         """Consume `queue`; leaving hands back what was not given out."""
-        source = RabbitSource(self._link, queue, prefetch)
-        scope = trio.CancelScope()
-        self._link.nursery.start_soon(source.keep, scope)
-        try:
-            await source.opened()
-            yield source
-        finally:
-            scope.cancel()
-            with trio.move_on_after(HAND_BACK_TIMEOUT, shield=True):
-                await source.close()
+        return kept(RabbitSource(self._link, queue, prefetch), self._link.nursery)
 
     @asynccontextmanager
     async def sink(self, queue: str) -> AsyncIterator[RabbitSink]:

@@ -1,6 +1,5 @@
 """Consuming from one RabbitMQ queue: a consumer that is started again whenever its channel is gone."""
 
-import math
 from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple
 
@@ -8,15 +7,14 @@ import structlog
 import trio
 
 from ewms.pilot.brokers.amqpwire import ChannelRefused, Incoming, WireChannel
-from ewms.pilot.brokers.base import BrokerError, BrokerRefused, Delivery
-from ewms.pilot.brokers.link import FIRST_WAIT, LONGEST_WAIT, WireLost, raise_again
+from ewms.pilot.brokers.base import BrokerRefused, Delivery
+from ewms.pilot.brokers.keptsource import KeptSource
+from ewms.pilot.brokers.link import FIRST_WAIT, LONGEST_WAIT, WireLost
 from ewms.pilot.brokers.rabbitlink import RabbitLink, open_queue_channel
 from ewms.supervision import backoff
 
 log = structlog.stdlib.get_logger(__name__)
 
-HAND_BACK_TIMEOUT: Final = 3.0
-"""For closing a source (s); a broker that takes longer takes its messages back by itself."""
 _DELIVERY_COUNT: Final = "x-delivery-count"
 
 
@@ -27,19 +25,16 @@ class Tag(NamedTuple):
     number: int
 
 
-class RabbitSource:
+class RabbitSource(KeptSource):
     """See `ewms.pilot.brokers.base.Source`."""
 
     def __init__(self, link: RabbitLink, queue: str, prefetch: int) -> None:
+        super().__init__()
         self._link = link
         self._queue = queue
         self._prefetch = prefetch
-        self._pushed, self._waiting = trio.open_memory_channel[Delivery](math.inf)
-        self._settled = trio.Event()
-        self._failure: BrokerError | None = None
         self._channel: WireChannel | None = None
         self._consumer_tag = ""
-        self._stopped = False
         self._without_verdict: set[Tag] = set()
         self._doubtful: set[Tag] = set()
 
@@ -47,30 +42,6 @@ class RabbitSource:
     def queue(self) -> str:
         """The queue's name."""
         return self._queue
-
-    async def opened(self) -> None:
-        """Wait until the consumer stands.
-
-        Raises:
-            BrokerRefused, BrokerLost: it never will.
-        """
-        await self._settled.wait()
-        self._raise_failure()
-
-    def _raise_failure(self) -> None:
-        if self._failure is not None:
-            raise_again(self._failure)
-
-    async def keep(self, scope: trio.CancelScope) -> None:
-        """Keep a consumer on the queue until cancelled, or until there can be none."""
-        with scope:
-            try:
-                await self._consume_for_ever()
-            except BrokerError as error:
-                self._failure = error
-                self._pushed.close()
-            finally:
-                self._settled.set()
 
     async def _consume_for_ever(self) -> None:
         delays = backoff(FIRST_WAIT, LONGEST_WAIT)
@@ -121,11 +92,7 @@ class RabbitSource:
     async def receive(self) -> Delivery:
         """Wait for the next delivery of a living channel."""
         while True:
-            try:
-                delivery = await self._waiting.receive()
-            except trio.EndOfChannel:
-                self._raise_failure()
-                raise
+            delivery = await self._next_pushed()
             if not delivery.tag.channel.closed.is_set():
                 self._without_verdict.add(delivery.tag)
                 return delivery
