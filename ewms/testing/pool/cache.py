@@ -51,11 +51,19 @@ async def cached(shelf: Path, key: str, build: Build, *, progress: Progress) -> 
                 os.utime(entry)
                 yield entry
                 return
-        with _opened(_lock_file(shelf)) as lock:
-            await _take(lock, fcntl.LOCK_EX, entry, progress)
+        async with alone(shelf / "lock", f"builds a {shelf.name}", progress=progress):
             if not entry.is_dir():
                 await _build(shelf, key, build)
                 await _prune(shelf, key, progress)
+
+
+@asynccontextmanager
+async def alone(lock_file: Path, what: str, *, progress: Progress) -> AsyncIterator[None]:
+    """Be the only task of any process here; who waits says what the other one does: "builds a pool-root"."""
+    lock_file.parent.mkdir(parents=True, exist_ok=True)
+    with _opened(os.open(lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)) as lock:
+        await _take(lock, fcntl.LOCK_EX, what, progress)
+        yield
 
 
 @asynccontextmanager
@@ -67,7 +75,7 @@ async def _in_use(entry: Path, progress: Progress) -> AsyncIterator[bool]:
         yield False
         return
     with _opened(directory):
-        await _take(directory, fcntl.LOCK_SH, entry, progress)
+        await _take(directory, fcntl.LOCK_SH, f"builds a {entry.parent.name}", progress)
         yield _is_still(entry, directory)
 
 
@@ -91,11 +99,6 @@ async def _build(shelf: Path, key: str, build: Build) -> None:
             await trio.to_thread.run_sync(_remove, work)
 
 
-def _lock_file(shelf: Path) -> int:
-    shelf.mkdir(parents=True, exist_ok=True)
-    return os.open(shelf / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-
-
 @contextmanager
 def _opened(fd: int) -> Iterator[int]:
     try:
@@ -104,12 +107,12 @@ def _opened(fd: int) -> Iterator[int]:
         os.close(fd)
 
 
-async def _take(lock: int, kind: int, entry: Path, progress: Progress) -> None:
-    """Wait until the lock is ours, however long another builder takes; say so."""
+async def _take(lock: int, kind: int, what: str, progress: Progress) -> None:
+    """Wait until the lock is ours, however long another one takes; say so."""
     told_at = trio.current_time()
     while not _try_to_take(lock, kind):
         if trio.current_time() - told_at >= _TELL_EVERY_S:
-            progress(f"waiting for another process that builds a {entry.parent.name}")
+            progress(f"waiting for another process that {what}")
             told_at = trio.current_time()
         await trio.sleep(_POLL_S)
 

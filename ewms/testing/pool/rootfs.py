@@ -13,7 +13,7 @@ import attrs
 import cattrs
 
 from ewms.testing.pool.apt import find_mirror
-from ewms.testing.pool.cache import Scratch, cached
+from ewms.testing.pool.cache import Scratch, alone, cached
 from ewms.testing.pool.data import containers_dir, digest
 from ewms.testing.pool.steps import PoolUnavailable, Progress, run_step
 
@@ -83,7 +83,9 @@ async def root_filesystem(name: str, *, cache_dir: Path, progress: Progress) -> 
 
     async def build(scratch: Scratch) -> None:
         mirror = _mirror()
-        await _have_mmdebstrap(progress, scratch.log)
+        # apt's locks refuse instead of waiting, and several roots are built at once.
+        async with alone(cache_dir / "apt-get.lock", "installs mmdebstrap", progress=progress):
+            await _have_mmdebstrap(progress, scratch.log)
         preferences = scratch.tmp / "preferences"
         preferences.write_text(recipe.preferences())
         await run_step(
@@ -112,7 +114,14 @@ async def _have_mmdebstrap(progress: Progress, log: Path) -> None:
         return
     if not shutil.which("apt-get"):
         raise PoolUnavailable("mmdebstrap is not installed, and there is no apt-get to install it with")
-    install = ["apt-get", "install", "--yes", "--no-install-recommends", "mmdebstrap"]
+    install = [
+        "apt-get",
+        "install",
+        "--yes",
+        "--no-install-recommends",
+        "--option=DPkg::Lock::Timeout=120",
+        "mmdebstrap",
+    ]
     try:
         await _apt_get("installing mmdebstrap", install, progress, log)
     except PoolUnavailable:

@@ -7,7 +7,7 @@ import pytest
 import trio
 import trio.testing
 
-from ewms.testing.pool.cache import Scratch, cached
+from ewms.testing.pool.cache import Scratch, alone, cached
 from ewms.testing.pool.steps import PoolUnavailable
 
 
@@ -95,3 +95,22 @@ async def test_newest_entries_stay_and_used_ones_too(tmp_path: Path) -> None:
         os.utime(tmp_path / "used", (0, 0))
         await use(tmp_path, "newest", builder)
         assert entries(tmp_path) == {"used", "newer", "newest"}
+
+
+async def test_one_at_a_time_who_waits_says_for_what(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:
+    inside, most = 0, 0
+    told: set[str] = set()
+
+    async def one() -> None:
+        nonlocal inside, most
+        async with alone(tmp_path / "new" / "lock", "installs a thing", progress=told.add):
+            inside += 1
+            most = max(most, inside)
+            await trio.sleep(5)
+            inside -= 1
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(one)
+    assert most == 1
+    assert told == {"waiting for another process that installs a thing"}
