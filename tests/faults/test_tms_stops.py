@@ -243,8 +243,11 @@ async def test_errors_that_are_gone_go_at_the_wms_too(bench: Bench) -> None:
         await until(lambda: bool(bench.taskforce(uuid).top_task_errors))
     async with bench.tms():  # what the WMS shows is known after a restart, too
         bench.schedd.write(1, "001", 0, "Job executing on host: <127.0.0.1:9618>")
+        await until(lambda: bench.taskforce(uuid).compound_statuses.get("RUNNING") == {"null": 1})
+        assert bench.taskforce(uuid).top_task_errors  # until that run has an outcome of its own
+        bench.schedd.write(1, "008", 0, 'HTChirpEWMSPilotStatus: "Done"')
         await until(lambda: not bench.taskforce(uuid).top_task_errors)
-        assert bench.taskforce(uuid).compound_statuses == {"RUNNING": {"null": 1}, "IDLE": {"null": 1}}
+        assert bench.taskforce(uuid).compound_statuses == {"RUNNING": {"Done": 1}, "IDLE": {"null": 1}}
 
 
 async def test_queue_tokens_are_hidden_while_their_taskforce_lives(bench: Bench) -> None:

@@ -16,7 +16,7 @@ from typing import Final
 from ewms.tms.eventlog.reader import Position
 from ewms.tms.eventlog.tally import Tally
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 _SUFFIX: Final = ".checkpoint.json"
 
 
