@@ -92,8 +92,8 @@ def demo(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure ours side by side with a reference, in one run; `-- --quick` proves that it works."""
-    install(session, "demo", also=("tests",))
+    """Measure ours beside references, in one run; `-- --quick` proves that it works, `-- --group tms` is one part."""
+    install(session, "demo", also=("bench", "tests"))
     session.run("python", "tests/bench/run.py", *session.posargs, env={"PYTHONPATH": "tests/faults"})
 
 

@@ -5,11 +5,12 @@ import sys
 from pathlib import Path
 
 import daylog
-from measure import Row, timed
+from measure import Goal, Row, Setup, rate
 
 from ewms.tms.eventlog.reader import Position, read_on
 from ewms.tms.eventlog.tally import Tally
 
+_JEL = "htcondor2.JobEventLog, iteration only"
 _HTCONDORS_READER = """
 import sys, time, htcondor2
 started = time.perf_counter()
@@ -19,20 +20,21 @@ print(time.perf_counter() - started)
 """
 
 
-def rows(directory: Path, *, quick: bool) -> list[Row]:
+def rows(setup: Setup) -> list[Row]:
     """The rows of this group; the day is written first."""
-    path = directory / "day.tms.jel"
-    events = daylog.write(path, daylog.Day.of(20_000 if quick else 600_000))
+    path = setup.directory / "day.tms.jel"
+    events = daylog.write(path, daylog.Day.of(20_000 if setup.quick else 600_000))
+    setup.say(f"a day of {events:,} events, {path.stat().st_size / 1e6:.0f} MB")
     return [
         Row(
             "job event log, read and tallied",
-            "events",
-            events,
+            "events/s",
             {
-                "ours": timed(lambda: tally(path)),
-                "htcondor2.JobEventLog, iteration only": lambda: _htcondors_reader(path),
-                "grep -c": timed(lambda: grep(path)),
+                "ours": rate(events, lambda: tally(path)),
+                _JEL: lambda: events / _htcondors_reader(path),
+                "grep -c": rate(events, lambda: grep(path)),
             },
+            [Goal(1_000_000), Goal(8, _JEL)],
         )
     ]
 

@@ -1,96 +1,165 @@
-"""Side by side: every row runs its contenders alternately, in one run, and gives medians, spread and ratios."""
+"""Side by side: every row runs its contenders alternately, in one run, and keeps each run's figure.
 
-import json
-import platform
+A group is a function that makes rows from a `Setup`. A row's contenders each do the same work once per run and return
+one figure in the row's unit; the first contender is ours, the others are what it is compared with. The load of the
+machine changes while a bench runs, so what is compared is what ran directly one after the other: a ratio is the median
+of each run's own ratio.
+"""
+
+import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 
 import attrs
 from rich.console import Console
-from rich.progress import Progress
-from rich.table import Table
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 Contender = Callable[[], float]
-"""Does its work once and returns how many seconds it took."""
+"""Does its work once and returns its figure."""
+
+
+class CannotRun(Exception):
+    """What a group or a contender needs is not on this machine; the text says what."""
+
+
+@attrs.frozen
+class Skipped:
+    """Stands for a contender that cannot run here."""
+
+    why: str
+
+
+@attrs.frozen
+class Goal:
+    """What ours shall reach: at least, or at most where less is better."""
+
+    bound: float
+    beside: str = ""
+    """Of our figure divided by this contender's; empty: of our figure itself."""
 
 
 @attrs.frozen
 class Row:
-    """One thing measured: ours and its references, all doing the same `units` of work."""
+    """One thing measured: ours and what it is compared with."""
 
     name: str
     unit: str
-    units: int
-    contenders: Mapping[str, Contender]
+    """What a figure is in: `events/s`, `ms`, `bytes per job`."""
+    contenders: Mapping[str, Contender | Skipped]
     """Name → contender; the first one is ours."""
+    goals: Sequence[Goal] = ()
+    less_is_better: bool = False
 
 
 @attrs.frozen
-class Result:
-    """What one contender of one row reached."""
+class Setup:
+    """What a group makes its rows from."""
 
-    row: str
-    contender: str
-    unit: str
-    rates: Sequence[float]
-    """Units per second of each run."""
+    directory: Path
+    """Empty; gone after the group."""
+    quick: bool
+    """Only prove that it works: small inputs, one run."""
+    stack: ExitStack
+    """What the rows need as long as they are measured (a broker, a pool) is entered here, and left after the group."""
+    say: Callable[[str], None]
+
+
+Group = Callable[[Setup], Sequence[Row]]
+"""Raises `CannotRun` if the whole group cannot run on this machine."""
+
+
+@attrs.frozen
+class Measured:
+    """A row's figures: of each contender that could run, one for each run."""
+
+    row: Row
+    runs: Mapping[str, Sequence[float]]
 
     @property
-    def median(self) -> float:
-        return statistics.median(self.rates)
+    def ours(self) -> str:
+        """The name of the first contender."""
+        return next(iter(self.row.contenders))
 
-    @property
-    def spread(self) -> float:
+    def median(self, name: str) -> float:
+        """A contender's usual figure."""
+        return statistics.median(self.runs[name])
+
+    def spread(self, name: str) -> float:
         """(largest - smallest) / median."""
-        return (max(self.rates) - min(self.rates)) / self.median
+        median = self.median(name)
+        return (max(self.runs[name]) - min(self.runs[name])) / median if median else 0.0
+
+    def ratio(self, name: str) -> float:
+        """Our figure divided by this contender's: the median of what each run gave."""
+        pairs = zip(self.runs[self.ours], self.runs[name], strict=True)
+        return statistics.median(ours / theirs if theirs else float("inf") for ours, theirs in pairs)
+
+    def reached(self, goal: Goal) -> float | None:
+        """What a goal is about; None where a contender could not run."""
+        if self.ours not in self.runs or (goal.beside and goal.beside not in self.runs):
+            return None
+        return self.ratio(goal.beside) if goal.beside else self.median(self.ours)
+
+    def advantage(self, figure: float, bound: float) -> float:
+        """How many times better than `bound` a figure of ours is."""
+        better, worse = (bound, figure) if self.row.less_is_better else (figure, bound)
+        return better / worse if worse else float("inf")
 
 
-def timed(work: Callable[[], object]) -> Contender:
-    """A contender whose whole work counts."""
+@attrs.frozen
+class Measurement:
+    """One group's rows, and what else the machine did meanwhile."""
+
+    group: str
+    rows: Sequence[Measured]
+    runs: int
+    began: datetime
+    seconds: float
+    load_before: float
+    load_after: float
+    """Mean number of running processes in the minute before; our own share is about one."""
+
+
+def rate(units: float, work: Callable[[], object]) -> Contender:
+    """A contender whose whole work counts: so many units per second."""
+    return lambda: units / seconds(work)()
+
+
+def seconds(work: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> Contender:
+    """A contender whose whole work counts: how long it takes."""
 
     def run() -> float:
-        started = time.perf_counter()
+        started = clock()
         work()
-        return time.perf_counter() - started
+        return clock() - started
 
     return run
 
 
-def measure(rows: Sequence[Row], runs: int, console: Console) -> list[Result]:
+def measure(group: str, rows: Sequence[Row], runs: int, console: Console) -> Measurement:
     """Run every row's contenders alternately, `runs` times."""
-    results = []
-    with Progress(console=console, transient=True) as progress:
-        task = progress.add_task("", total=runs * sum(len(row.contenders) for row in rows))
-        for row in rows:
-            rates: dict[str, list[float]] = {name: [] for name in row.contenders}
+    began, started, load = datetime.now(UTC), time.perf_counter(), os.getloadavg()[0]
+    total = runs * sum(len(_able(row)) for row in rows)
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=total)
+
+        def run(row: Row) -> Measured:
+            figures: dict[str, list[float]] = {name: [] for name in _able(row)}
             for _ in range(runs):
-                for name, contender in row.contenders.items():
+                for name, contender in _able(row).items():
                     progress.update(task, description=f"{row.name}: {name}")
-                    rates[name].append(row.units / contender())
+                    figures[name].append(contender())
                     progress.advance(task)
-            results += [Result(row.name, name, row.unit, each) for name, each in rates.items()]
-    return results
+            return Measured(row, figures)
+
+        measured = [run(row) for row in rows]
+    return Measurement(group, measured, runs, began, time.perf_counter() - started, load, os.getloadavg()[0])
 
 
-def show(results: Sequence[Result], console: Console) -> None:
-    """The table, with each contender's ratio to the row's first one."""
-    table = Table("row", "contender", "median /s", "spread", "ours is", title="ours against the references, one run")
-    ours = 0.0
-    seen = ""
-    for result in results:
-        if result.row != seen:
-            seen, ours = result.row, result.median
-        ratio = "" if result.median == ours else f"{ours / result.median:.2f} x"
-        table.add_row(
-            result.row, result.contender, f"{result.median:,.0f} {result.unit}", f"{result.spread:.0%}", ratio
-        )
-    console.print(table)
-
-
-def save(results: Sequence[Result], path: Path) -> None:
-    """`bench.json`: all runs, with the machine that they were made on."""
-    machine = {"python": platform.python_version(), "kernel": platform.release(), "processor": platform.machine()}
-    rows = [attrs.asdict(result) | {"median": result.median, "spread": result.spread} for result in results]
-    path.write_text(json.dumps({"machine": machine, "results": rows}, indent=1))
+def _able(row: Row) -> dict[str, Contender]:
+    return {name: each for name, each in row.contenders.items() if not isinstance(each, Skipped)}

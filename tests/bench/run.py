@@ -1,34 +1,57 @@
 """`nox -s bench`: ours against references, side by side in one run."""
 
+import shlex
+import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
 import eventlog_rows
+import machine
+import results
 import tms_rows
-from measure import Row, measure, save, show
+from measure import CannotRun, Group, Measurement, Setup, measure
 from rich.console import Console
 
-GROUPS = {"eventlog": eventlog_rows.rows, "tms": tms_rows.rows}
+GROUPS: dict[str, Group] = {"eventlog": eventlog_rows.rows, "tms": tms_rows.rows}
 
 
 @click.command()
 @click.option("--quick", is_flag=True, help="Small inputs, one run: proves that the bench works, measures nothing.")
 @click.option("--group", "groups", multiple=True, type=click.Choice(sorted(GROUPS)), help="Only these; default all.")
-@click.option("--runs", default=5, show_default=True, type=click.IntRange(1))
+@click.option("--runs", default=5, show_default=True, type=click.IntRange(1), help="How often each contender runs.")
 @click.option("--out", default="bench.json", show_default=True, type=click.Path(path_type=Path, dir_okay=False))
-def main(quick: bool, groups: tuple[str, ...], runs: int, out: Path) -> None:
-    """Measure, show a table, and keep every run in a JSON file."""
+@click.option(
+    "--docs",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Put these groups' tables and plots into this Markdown file (docs/performance.md).",
+)
+def main(quick: bool, groups: tuple[str, ...], runs: int, out: Path, docs: Path | None) -> None:
+    """Measure, show tables, and keep every run in a JSON file."""
     console = Console()
-    with tempfile.TemporaryDirectory(prefix="ewms-bench-") as directory:
-        rows: list[Row] = []
-        for group in groups or sorted(GROUPS):
-            console.print(f"preparing {group}")
-            rows += GROUPS[group](Path(directory), quick=quick)
-        results = measure(rows, 1 if quick else runs, console)
-    show(results, console)
-    save(results, out)
+    done: list[Measurement] = []
+    for group in groups or tuple(GROUPS):
+        try:
+            measurement = run_group(group, quick, 1 if quick else runs, console)
+        except CannotRun as reason:
+            console.print(f"{group}: skipped: {reason}")
+            continue
+        done.append(measurement)
+        results.show(measurement, console)
+        results.save(done, machine.facts(), out)
+    if docs is not None:
+        command = shlex.join(["nox", "-s", "bench", "--", *sys.argv[1:]])
+        results.publish(done, machine.facts(), command, docs)
     console.print(f"all runs: {out}")
+
+
+def run_group(group: str, quick: bool, runs: int, console: Console) -> Measurement:
+    """One group from its preparation to its end; raises `CannotRun`."""
+    with tempfile.TemporaryDirectory(prefix="ewms-bench-") as directory, ExitStack() as stack:
+        console.print(f"preparing {group}")
+        setup = Setup(Path(directory), quick, stack, lambda text: console.print(f"  {text}"))
+        return measure(group, GROUPS[group](setup), runs, console)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from typing import Any
 
 import structlog
 import trio
-from measure import Contender, Row
+from measure import Contender, Goal, Row, Setup
 from tms_virtual import World, open_world
 
 from ewms.testing.fakeschedd import FakeCluster
@@ -35,25 +35,29 @@ Work = Callable[[World, list[str], int], Awaitable[None]]
 Clock = Callable[[], float]
 
 
-def rows(directory: Path, *, quick: bool) -> list[Row]:
+def rows(setup: Setup) -> list[Row]:
     """The rows of this group."""
-    known, starts, stops = (200, 10, 5) if quick else (5_000, 200, 100)
+    known, starts, stops = (200, 10, 5) if setup.quick else (5_000, 200, 100)
     # Whatever is logged on the way is not what is measured.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
 
-    def row(name: str, unit: str, units: int, work: Work, clock: Clock) -> Row:
-        contenders: dict[str, Contender] = {
-            f"{count:,} taskforces known": partial(trio.run, run, directory, count, work, units, clock)
-            for count in (known, FEW)
-        }
-        return Row(name, unit, units, contenders)
+    def row(name: str, unit: str, units: int, work: Work, clock: Clock, *goals: Goal) -> Row:
+        def contender(count: int) -> Contender:
+            return lambda: 1000 * trio.run(run, setup.directory, count, work, units, clock) / units
 
+        return Row(name, unit, {_known(count): contender(count) for count in (known, FEW)}, goals, less_is_better=True)
+
+    pace = Goal(50)  # 20 pending taskforces a second
     return [
-        row("start orders drained", "starts", starts, drain_starts, time.perf_counter),
-        row("stop orders carried out and completed", "stops", stops, drain_stops, time.perf_counter),
-        row("a change in each log and its report, CPU time", "rounds", 3, report_changes, time.process_time),
-        row("time in which nothing happens, CPU time", "s", QUIET, be_quiet, time.process_time),
+        row("start orders drained", "ms each", starts, drain_starts, time.perf_counter, pace),
+        row("stop orders carried out and completed", "ms each", stops, drain_stops, time.perf_counter),
+        row("a change in each log and its report, CPU", "ms each", 3, report_changes, time.process_time),
+        row("nothing happens, CPU", "ms per s", QUIET, be_quiet, time.process_time),
     ]
+
+
+def _known(count: int) -> str:
+    return f"{count:,} taskforces known"
 
 
 async def run(directory: Path, known: int, work: Work, units: int, clock: Clock) -> float:
