@@ -1,7 +1,6 @@
 """`DRYRUN`: show what would be submitted, and touch nothing."""
 
 import json
-import time
 from collections.abc import Iterable
 from typing import NoReturn
 
@@ -16,6 +15,7 @@ from ewms.tms.expressions import check_expressions
 from ewms.tms.settings import Settings
 from ewms.tms.sitefile import SiteFile
 from ewms.tms.submission import build
+from ewms.tms.today import today
 from ewms.wms.client import WMS
 from ewms.wms.errors import WMSError
 from ewms.wms.models import StartOrder
@@ -52,7 +52,7 @@ async def describe(
     order: StartOrder, settings: Settings, schedd: Schedd, avoided: Iterable[tuple[str, str]] = ()
 ) -> str:
     """The submit description as one would write it, without the envfile's values; or why it would be refused."""
-    log_path = settings.job_dir / day_log_name(time.strftime("%Y-%m-%d", time.gmtime()))
+    log_path = settings.job_dir / day_log_name(today())
     uuid = order.taskforce.taskforce_uuid
     try:
         submission = build(order, settings, log_path, avoided)

@@ -21,6 +21,7 @@ from ewms.tms.files import write_atomically
 from ewms.tms.outbox import Stage
 from ewms.tms.submission import Submission, build
 from ewms.tms.submit_language import checked_uuid
+from ewms.tms.today import today
 from ewms.wms.errors import WMSNotFound, WMSRefused
 from ewms.wms.models import Phase, StartOrder
 
@@ -133,7 +134,7 @@ async def _judge(ctx: Context, uuid: str, cluster: Cluster | None) -> Standing:
 
 async def _prepare(ctx: Context, order: StartOrder, entry: Entry | None) -> Submission:
     """Build and check what to submit; envfile and intent are on disk when this returns."""
-    log_path = Path(entry.log_path) if entry and entry.log_path else ctx.settings.job_dir / day_log_name(_today())
+    log_path = Path(entry.log_path) if entry and entry.log_path else ctx.settings.job_dir / day_log_name(today())
     submission = build(order, ctx.settings, log_path, ctx.avoided())
     await check_expressions(ctx.schedd, submission)
     entry = Entry(
@@ -189,10 +190,6 @@ async def _note_unsubmitted(ctx: Context, uuid: str) -> None:
 def _write_envfile(submission: Submission) -> None:
     submission.envfile_path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(submission.envfile_path, submission.envfile.encode(), 0o600)
-
-
-def _today() -> str:
-    return time.strftime("%Y-%m-%d", time.gmtime())
 
 
 # --- confirm ---

@@ -193,6 +193,21 @@ async def test_a_hangup_reads_the_excluded_sites_again(ground: Ground, tmp_path:
     assert ['OSG_SITE_NAME =!= "Second"' in text for text in requirements] == [False, True]
 
 
+async def test_what_the_operator_gives_all_pilots_arrives_and_what_is_dropped_is_said(
+    ground: Ground, tmp_path: Path
+) -> None:
+    uuid, log = ground.bench.order(), tmp_path / "tms.log"
+    given = "_EWMS_PILOT_CONTAINER_PLATFORM=process LD_PRELOAD=evil.so"
+    async with process(ground, log, TMS_ENV_VARS_AND_VALS_ADD_TO_PILOT=given):
+        await until(lambda: ground.bench.taskforce(uuid).phase == Phase.CONDOR_SUBMIT)
+    (envfile,) = ground.bench.settings.job_dir.glob(f"*{uuid}/ewms_htcondor_envfile.sh")
+    assert "export _EWMS_PILOT_CONTAINER_PLATFORM=process\n" in envfile.read_text()
+    assert "LD_PRELOAD" not in envfile.read_text()
+    (said,) = [line for line in log.read_text().splitlines() if "not passed on" in line]
+    assert "LD_PRELOAD" in said
+    assert "evil" not in said
+
+
 def _says(log: Path, text: str) -> bool:
     return text in log.read_text()
 

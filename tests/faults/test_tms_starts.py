@@ -249,7 +249,7 @@ async def test_no_token_is_written_anywhere_but_into_the_envfile(
 async def test_midnight_between_intent_and_the_next_attempt(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     uuid = bench.order()
     days = iter(["2026-11-21", *["2026-11-22"] * 100])
-    monkeypatch.setattr("ewms.tms.starting._today", lambda: next(days))
+    monkeypatch.setattr("ewms.tms.starting.today", lambda: next(days))
     await end_at(bench, "submit", "before")
     for cluster in list(bench.schedd.clusters):  # as if it had been killed in time
         del bench.schedd.clusters[cluster]
