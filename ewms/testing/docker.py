@@ -6,10 +6,9 @@ bridge and no firewall rules, so containers have a loopback interface only.
 """
 
 import json
-import os
 import subprocess
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +16,7 @@ import attrs
 import platformdirs
 import trio
 
+from ewms.testing.pool.cgroups import cgroups_here, own_cgroup
 from ewms.testing.pool.data import containers_dir
 from ewms.testing.pool.namespace import CommandFailed, Namespace, open_namespace
 from ewms.testing.pool.ports import free_ports
@@ -29,8 +29,7 @@ from ewms.testing.pool.wheels import running_wheel
 USER: Final = "ewms"
 TASK_IMAGE: Final = "ewms-task:1"
 
-_CGROUPS: Final = Path("/sys/fs/cgroup")
-_CGROUP_PREFIX: Final = "ewms-docker-"
+CGROUP_PREFIX: Final = "ewms-docker-"
 _START_DEADLINE_S: Final = 60
 _POLL_S: Final = 0.1
 _IMPORT: Final = 'tar -C "$1" --exclude=./dev -c . | docker import --change "ENV LC_ALL=C.UTF-8" - "$2"'
@@ -90,8 +89,8 @@ async def open_docker(
         packages = await stack.enter_async_context(
             site(python, "pilot", wheel or running_wheel(work_dir), cache_dir=cache_dir, progress=progress)
         )
-        cgroup = stack.enter_context(_own_cgroup())
-        visible = [cache_dir, containers_dir(), *_cgroups_here()]
+        cgroup = stack.enter_context(own_cgroup(CGROUP_PREFIX))
+        visible = [cache_dir, containers_dir(), *cgroups_here()]
         inside = await stack.enter_async_context(open_namespace(machine, work_dir, visible=visible))
         await inside.bind(packages, python.site_dir)
         version = await _start_daemon(inside, cgroup, logs, progress)
@@ -170,36 +169,3 @@ async def _job_dir(inside: Namespace, work_dir: Path) -> Path:
     path = work_dir / "jobs"
     await inside.run(["install", "--directory", f"--owner={USER}", f"--group={USER}", str(path)], user="root")
     return path
-
-
-@contextmanager
-def _own_cgroup() -> Iterator[str]:
-    """The name of the cgroup for all containers; at the end it goes, and so does what killed runs left."""
-    try:
-        yield f"{_CGROUP_PREFIX}{os.getpid()}"
-    finally:
-        remove_cgroups()
-
-
-def remove_cgroups() -> None:
-    """Remove the cgroups of all runs that ended; only a killed one leaves any, and they are empty."""
-    for mount in _cgroups_here():
-        for top in mount.glob(f"{_CGROUP_PREFIX}*"):
-            _remove_cgroup(top)
-
-
-def _remove_cgroup(top: Path) -> None:
-    for directory, _, _ in os.walk(top, topdown=False):
-        with suppress(OSError):  # it is in use by another run
-            Path(directory).rmdir()
-
-
-def _cgroups_here() -> list[Path]:
-    return cgroup_mounts(Path("/proc/self/mounts").read_text())
-
-
-def cgroup_mounts(mounts: str) -> list[Path]:
-    """Where cgroups are mounted, by the text of `/proc/self/mounts`; the ones above before those below."""
-    rows = [line.split(" ") for line in mounts.splitlines()]
-    found = {Path(row[1]) for row in rows if len(row) > 2 and row[2] in ("tmpfs", "cgroup", "cgroup2")}
-    return sorted(path for path in found if path == _CGROUPS or _CGROUPS in path.parents)

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from ewms.testing.docker import cgroup_mounts, open_docker, remove_cgroups
+from ewms.testing.docker import CGROUP_PREFIX, open_docker
+from ewms.testing.pool.cgroups import cgroups_here, remove_cgroups
 
 END_DEADLINE_S = 20
 
@@ -47,7 +48,7 @@ def test_nothing_is_left(ending: str, session_dir: Path) -> None:
     assert _eventually(lambda: not _mounts(work_dir))
     if ending == "SIGKILL":
         # Nobody was left to do it: the next run does, or whoever asks for it.
-        remove_cgroups()
+        remove_cgroups(CGROUP_PREFIX)
     assert not _cgroups(opener.pid)
 
 
@@ -73,8 +74,7 @@ def _mounts(work_dir: Path) -> list[str]:
 
 
 def _cgroups(pid: int) -> list[Path]:
-    mounts = cgroup_mounts(Path("/proc/self/mounts").read_text())
-    return [found for mount in mounts for found in mount.glob(f"ewms-docker-{pid}")]
+    return [found for mount in cgroups_here() for found in mount.glob(f"{CGROUP_PREFIX}{pid}")]
 
 
 def _eventually(condition: Callable[[], bool]) -> bool:
