@@ -17,6 +17,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar, cast, get_args, get_
 import attrs
 import cattrs
 
+from ewms.groups import leaves
 from ewms.secret import Secret
 
 T = TypeVar("T")
@@ -93,7 +94,7 @@ def load(cls: type[T], environ: Mapping[str, str]) -> T:
             values[field.name] = _converter.structure(text, cast("type[Any]", field.type))
         except Exception as error:  # noqa: BLE001  cattrs wraps what a hook raises
             shown = "the value (not shown)" if _may_hold_secret(field.type) else repr(text)
-            problems.append(f"{name}: {shown} is not allowed: {_reason(error)}")
+            problems.append(f"{name}: {shown} is not allowed: {next(leaves(error))}")
     problems.extend(_between(cls, values))
     if problems:
         raise SettingsError(problems)
@@ -124,12 +125,6 @@ def _find(var: Variable, environ: Mapping[str, str]) -> tuple[str, str | None]:
         if name in environ:
             return name, environ[name].strip() if environ[name].isspace() else environ[name]
     return var.name, None
-
-
-def _reason(error: BaseException) -> str:
-    while isinstance(error, BaseExceptionGroup) and error.exceptions:
-        error = error.exceptions[0]
-    return str(error)
 
 
 def _may_hold_secret(kind: Any) -> bool:

@@ -4,13 +4,13 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import trio
 
 from ewms import logs
+from ewms.groups import leaves
 
 
 @click.command()
@@ -67,12 +67,3 @@ def demo(ground: str | None, events: int, workers: int, directory: Path | None) 
             for error in leaves(failures):
                 click.echo(f"\nthe demo failed: {error}\nLogs: {work_dir}")
             sys.exit(1)
-
-
-def leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
-    """The errors in a group of groups."""
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from leaves(error)
-        else:
-            yield error

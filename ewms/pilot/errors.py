@@ -4,10 +4,10 @@ A task's error is counted and told; a pilot's error ends it.
 """
 
 import re
-from collections.abc import Iterator
 from enum import IntEnum
 from typing import Final
 
+from ewms.groups import leaves
 from ewms.pilot.brokers.base import BrokerLost, BrokerRefused
 from ewms.pilot.containers.base import ContainerError, ImageUnusable, MountRefused
 from ewms.settings import SettingsError
@@ -84,16 +84,8 @@ def status_of(error: BaseException) -> ExitStatus:
 
 def root_cause(error: BaseException) -> BaseException:
     """The one exception that a group of them is about: a bug before anything that was expected."""
-    causes = list(_leaves(error))
+    causes = list(leaves(error))
     return max(causes, key=lambda cause: status_of(cause) is ExitStatus.BUG)
-
-
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for each in error.exceptions:
-            yield from _leaves(each)
-    else:
-        yield error
 
 
 class TaskError(Exception):

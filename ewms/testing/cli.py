@@ -13,6 +13,7 @@ import click
 import trio
 
 from ewms import logs
+from ewms.groups import told_as
 from ewms.secret import Secret
 from ewms.testing.wms import Standin, open_standin
 
@@ -127,15 +128,10 @@ def wms_standin(broker_token_file: Path | None, no_auth: bool, log_level: str, *
     token = broker_token_file.read_text().strip() if broker_token_file else ""
     options = StandinOptions(broker_token=Secret(token), needs_token=not no_auth, **rest)  # type: ignore[arg-type]
     logs.configure(log_level.upper())
-    try:
+    where = f"{options.host}:{options.port}"
+    # The port is taken, a file cannot be written.
+    with told_as(OSError, lambda errors: click.ClickException(f"cannot run at {where}: {errors[0]}")):
         trio.run(_run_standin, options)
-    except* OSError as group:  # the port is taken, a file cannot be written
-        where = f"{options.host}:{options.port}"
-        raise click.ClickException(f"cannot run at {where}: {_first(group)}") from None
-
-
-def _first(error: BaseException) -> BaseException:
-    return _first(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
 
 
 async def _run_standin(options: StandinOptions) -> None:

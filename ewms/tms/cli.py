@@ -7,6 +7,7 @@ import click
 import trio
 
 from ewms import logs
+from ewms.groups import told_as
 from ewms.settings import SettingsError
 from ewms.tms.errors import SetupError
 from ewms.tms.settings import Settings, read
@@ -29,10 +30,8 @@ def tms() -> None:
     logs.configure(settings.log_level, settings.log_level_third_party, settings.log_format)
     from ewms.tms.service import main
 
-    try:
+    with told_as(SetupError, lambda errors: click.ClickException("; ".join(map(str, errors)))):
         trio.run(main, settings)
-    except* SetupError as group:
-        raise click.ClickException("; ".join(_texts(group))) from None
 
 
 @click.command()
@@ -74,10 +73,3 @@ def _settings_or_exit() -> Settings:
         for problem in error.problems:
             click.echo(problem, err=True)
         sys.exit(_EXIT_SETTINGS)
-
-
-def _texts(group: BaseExceptionGroup[SetupError]) -> list[str]:
-    texts: list[str] = []
-    for error in group.exceptions:
-        texts += _texts(error) if isinstance(error, BaseExceptionGroup) else [str(error)]
-    return texts

@@ -169,7 +169,7 @@ async def test_a_killed_opener_takes_all_with_it(tmp_path: Path, mark: str) -> N
     command = [sys.executable, "-c", OPENER, str(tmp_path)]
     opener = await trio.lowlevel.open_process(command, stdout=subprocess.PIPE)
     assert opener.stdout is not None
-    with trio.fail_after(15):
+    with trio.fail_after(60):
         async with opener.stdout:
             daemon = int(await opener.stdout.receive_some())
             while len(processes(mark)) < 4:  # noqa: ASYNC110

@@ -10,6 +10,8 @@ from typing import Final
 
 import trio
 
+from ewms.groups import told_as
+
 Progress = Callable[[str], None]
 
 _TELL_EVERY_S: Final = 2
@@ -68,23 +70,10 @@ async def end_group(process: trio.Process) -> None:
 
 async def in_parallel(*steps: Callable[[], Awaitable[None]]) -> None:
     """Run all of `steps`; the first PoolUnavailable cancels the others and is raised, alone."""
-    try:
+    with told_as(PoolUnavailable, lambda errors: errors[0]):
         async with trio.open_nursery() as nursery:
             for step in steps:
                 nursery.start_soon(step)
-    except* PoolUnavailable as group:
-        failed = _first(group)
-    else:
-        return
-    raise failed
-
-
-def _first(group: BaseExceptionGroup[PoolUnavailable]) -> PoolUnavailable:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    assert isinstance(error, PoolUnavailable)
-    return error
 
 
 async def _tell(what: str, log: Path, start: int, progress: Progress) -> None:
