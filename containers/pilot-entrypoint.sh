@@ -1,12 +1,18 @@
 #!/bin/sh
 # What a pilot image runs: `ewms pilot`, with the environment that the TMS transferred.
 #
-# The environment file holds queue tokens: nothing here echoes it, whatever options the shell was started with.
+# The environment file holds queue tokens: nothing here echoes it, whatever options the shell was started with, and
+# whatever options the file itself sets (the one that earlier access points write says `set -x`).
 set +xv
 
 envfile=./ewms_htcondor_envfile.sh
 if [ -r "$envfile" ]; then
-    . "$envfile"
+    exec 3>&2 2>/dev/null
+    trap 'echo "the environment file $envfile cannot be read: it is not what a TMS writes" >&3' EXIT
+    . "$envfile" || exit 1
+    set +xv
+    trap - EXIT
+    exec 2>&3 3>&-
 fi
 
 # The image brings its container runtimes along; which of them work is seen on the machine.

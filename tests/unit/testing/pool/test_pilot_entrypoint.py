@@ -28,10 +28,10 @@ def python(tmp_path: Path) -> Path:
     return program.parent
 
 
-def run(python: Path, cwd: Path, *shell: str, **env: str) -> subprocess.CompletedProcess[str]:
+def run(python: Path, cwd: Path, *shell: str, check: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
     environment = {"PATH": f"{python}:{os.defpath}", **env}
     command = [*shell, str(ENTRYPOINT), "--flag"]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=True)
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=check)
 
 
 def test_environment_comes_from_the_file(python: Path, tmp_path: Path) -> None:
@@ -45,6 +45,25 @@ def test_environment_comes_from_the_file(python: Path, tmp_path: Path) -> None:
 def test_tokens_are_not_echoed(python: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
     (tmp_path / ENVFILE_NAME).write_text("export TOKEN='s3cret'\n")
     assert "s3cret" not in run(python, tmp_path, *options).stderr
+
+
+@pytest.mark.parametrize("shell", ["sh", "bash"])
+def test_tokens_are_not_echoed_by_an_environment_file_that_asks_for_it(
+    python: Path, tmp_path: Path, shell: str
+) -> None:
+    (tmp_path / ENVFILE_NAME).write_text("#!/bin/bash\nset -x\nexport TOKEN='s3cret'\nset -v\n")
+    done = run(python, tmp_path, shell)
+    assert done.stdout.startswith("-m ewms pilot --flag platform=auto token=s3cret")
+    assert done.stderr == "versions\n"
+
+
+@pytest.mark.parametrize("shell", ["sh", "bash"])
+def test_an_environment_file_that_is_none_ends_with_a_word(python: Path, tmp_path: Path, shell: str) -> None:
+    (tmp_path / ENVFILE_NAME).write_text("export TOKEN='s3cret\nif\n")
+    done = run(python, tmp_path, shell, check=False)
+    assert (done.stdout, "s3cret" in done.stderr) == ("", False)
+    assert "cannot be read" in done.stderr
+    assert done.returncode != 0
 
 
 def test_no_file_and_a_platform_that_was_chosen(python: Path, tmp_path: Path) -> None:
