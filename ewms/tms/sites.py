@@ -10,15 +10,16 @@ The memory of it follows living runs, and hosts of the last day.
 import enum
 import re
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import date
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final
 
 import attrs
 
 from ewms.contract import CHIRP_PREFIX, SUSPECT_MACHINE_EXIT_STATUSES, ChirpAttribute
-from ewms.tms.eventlog.format import Frames, classad_value, event_time, ids_of, text_of
+from ewms.tms.eventlog.format import Frames, classad_value, event_time
+from ewms.tms.runs import Place, Run, Runs
 
 QUICK: Final = 120
 """A run that fails within so many seconds is a quick death."""
@@ -31,15 +32,19 @@ _STARTER_ERROR: Final = b"021"
 _ENDS: Final = frozenset({b"004", b"005", b"007", b"009", b"012", b"024"})
 _SIGNS: Final = _ENDS | {_EXECUTING, _STARTER_ERROR}
 
-_SLOT_HOST: Final = re.compile(rb"\n\tSlotName: [^\n]*@([^\n@]+)|^021 [^\n]* (?:from|on) [^\n]*@([^\n@:]+):")
+_SLOT_HOST: Final = {
+    _EXECUTING: re.compile(rb"\n\tSlotName: [^\n]*@([^\n@]+)"),
+    _STARTER_ERROR: re.compile(rb"021 [^\n]* (?:from|on) [^\n]*@([^\n@:]+):"),
+}
 _RETURNED: Final = re.compile(rb"\n\t\(1\) Normal termination \(return value (-?\d{1,9})\)")
 _CODE: Final = re.compile(rb"\bCode (\d{1,9})\b")
 _PREFIX: Final = CHIRP_PREFIX.encode()
-_ERROR: Final = ChirpAttribute.ERROR.removeprefix(CHIRP_PREFIX).encode()
-_TOLD: Final = {
-    name.removeprefix(CHIRP_PREFIX)[:2].encode(): name
-    for name in (ChirpAttribute.SITE, ChirpAttribute.HOST, ChirpAttribute.ERROR)
+_FIELDS: Final = {
+    name.removeprefix(CHIRP_PREFIX).encode(): field
+    for name, field in ((ChirpAttribute.SITE, "site"), (ChirpAttribute.HOST, "host"), (ChirpAttribute.ERROR, None))
 }
+"""What a chirp tells of a run: a part of its place, or that it has an error."""
+_TOLD: Final = tuple(name + b': "' for name in _FIELDS)
 _LONGEST_RUN: Final = 30 * 24 * HOUR
 """The end of a run that is older was lost."""
 _SHELLS_OWN: Final = 64
@@ -47,20 +52,7 @@ _SHELLS_OWN: Final = 64
 _MACHINES_HOLDS: Final = frozenset({6, 7, 8, 9, 10, 11, 12, 13, 14, 35, 36, 45})
 """Hold codes of what went wrong at the execution point: starting, files, container, transfers."""
 _FIRST_VACATE_CODE: Final = 1000
-_QUOTE: Final = ord('"')
 _MAX_NAME: Final = 200
-_DATE_BYTES: Final = 27
-"""The longest date that an event can have."""
-
-Job = tuple[int, int]
-"""Cluster and proc."""
-
-
-class Place(NamedTuple):
-    """Where a run is, or was."""
-
-    site: str
-    host: str
 
 
 class End(enum.Enum):
@@ -91,37 +83,27 @@ class Count:
         self.busy += other.busy
 
 
-@attrs.define
-class _Run:
-    started: int
-    host: str
-    site: str = ""
-    has_error: bool = False
-
-
 class SiteTally:
     """Counts by place and hour, fed with events in the order of each log."""
 
     def __init__(self, keep: int = 24 * HOUR) -> None:
         """Forget what is older than `keep` s before the newest event."""
         self._keep = keep
-        self._living: dict[Job, _Run] = {}
+        self._living: dict[int, Runs] = {}
+        """By cluster id; a cluster without a living run is not there."""
         self._hours: dict[int, dict[Place, Count]] = {}
         self._site_of: dict[str, str] = {}
+        self._shared: dict[Place, Place] = {}
 
     def take(self, found: Frames, near: date) -> None:
         """Take the events of one piece of a log; `near` is the log's day."""
-        for event, key in zip(found.events, found.keys, strict=True):
-            sign = event[:3]
-            if sign == _CHIRP:
-                # Most chirps are counters: numbers without quotes, or (today's pilots) told apart by two letters.
-                if event[-1] != _QUOTE:
-                    continue
+        for event, number, cluster, proc in found.events:
+            if number == _CHIRP:
                 start = event.find(_PREFIX) + len(_PREFIX)
-                if event[start : start + 2] in _TOLD and (run := self._living.get(ids_of(key))) is not None:
-                    self._told(run, event[start:])
-            elif sign in _SIGNS and (at := _time(event[event.find(b") ") + 2 :][:_DATE_BYTES], near)) is not None:
-                self._take(sign, ids_of(key), event, at)
+                if event.startswith(_TOLD, start) and (runs := self._living.get(int(cluster))) is not None:
+                    self._told(runs, int(proc), event[start:])
+            elif number in _SIGNS and (at := event_time(event, near)) is not None and (job := int(proc)) >= 0:
+                self._take(number, int(cluster), job, event, at)
 
     def sites(self, since: int = 0) -> dict[str, Count]:
         """Each site's runs that ended since then (epoch s, whole hours)."""
@@ -139,34 +121,43 @@ class SiteTally:
 
     # --- events ---
 
-    def _take(self, sign: bytes, job: Job, event: bytes, at: int) -> None:
-        if sign == _EXECUTING:
-            self._living[job] = _Run(at, _host(event))
-        elif sign == _STARTER_ERROR:
-            self._living.setdefault(job, _Run(at, _host(event)))  # it may fail before it ever executes
-        elif (run := self._living.pop(job, None)) is not None:
-            self._count(run, at, end_of(sign, event))
+    def _take(self, number: bytes, cluster: int, proc: int, event: bytes, at: int) -> None:
+        runs = self._living.get(cluster)
+        if number in _SLOT_HOST:
+            if runs is None:
+                runs = self._living[cluster] = Runs()
+            # It may fail before it ever executes.
+            if number == _EXECUTING or proc not in runs:
+                runs.begin(proc, at, self._share(Place("", _host(number, event))))
+        elif runs is not None and (run := runs.end(proc)) is not None:
+            if not runs.living:
+                del self._living[cluster]
+            self._count(run, at, end_of(number, event))
 
-    def _told(self, run: _Run, chirp: bytes) -> None:
+    def _told(self, runs: Runs, proc: int, chirp: bytes) -> None:
+        if proc < 0 or proc not in runs:
+            return
         name, _, raw = chirp.partition(b": ")
-        value = classad_value(raw)[:_MAX_NAME]
-        match _TOLD.get(name[:2]):
-            case ChirpAttribute.SITE:
-                run.site = value
-            case ChirpAttribute.HOST:
-                run.host = value
-            case ChirpAttribute.ERROR if name == _ERROR:
-                run.has_error = True
-        if run.site and run.host:
-            self._site_of[run.host] = run.site
+        field = _FIELDS[name]
+        if field is None:
+            runs.fail(proc)
+            return
+        place = runs.place(proc)._replace(**{field: _short(raw)})
+        runs.move(proc, self._share(place))
+        if place.site and place.host:
+            self._site_of[place.host] = place.site
 
-    def _count(self, run: _Run, at: int, end: End) -> None:
+    def _share(self, place: Place) -> Place:
+        return self._shared.setdefault(place, place)
+
+    def _count(self, run: Run, at: int, end: End) -> None:
         lasted = max(0, at - run.started)
         failed = end is End.FAILED or (end is End.CUT_SHORT and run.has_error)
-        count = Count(1, int(failed), int(failed and lasted <= QUICK), lasted)
         hour = at // HOUR
         is_first = hour not in self._hours
-        self._hours.setdefault(hour, defaultdict(Count))[Place(run.site, run.host)].add(count)
+        self._hours.setdefault(hour, defaultdict(Count))[run.place].add(
+            Count(1, int(failed), int(failed and lasted <= QUICK), lasted)
+        )
         if is_first:
             self._forget()
 
@@ -175,9 +166,12 @@ class SiteTally:
         oldest = newest - self._keep // HOUR
         for hour in [each for each in self._hours if each < oldest]:
             del self._hours[hour]
-        self._living = {job: run for job, run in self._living.items() if run.started > newest * HOUR - _LONGEST_RUN}
-        known = {place.host for places in self._hours.values() for place in places}
-        known.update(run.host for run in self._living.values())
+        for runs in self._living.values():
+            runs.forget_before(newest * HOUR - _LONGEST_RUN)
+        self._living = {cluster: runs for cluster, runs in self._living.items() if runs.living}
+        self._shared = {place: place for runs in self._living.values() for place in runs.places()}
+        everywhere: list[Iterable[Place]] = [*self._hours.values(), self._shared]
+        known = {place.host for places in everywhere for place in places}
         self._site_of = {host: site for host, site in self._site_of.items() if host in known}
 
     def _totals(self, since: int, name: Callable[[Place], str]) -> dict[str, Count]:
@@ -220,16 +214,16 @@ def _end_of_status(event: bytes) -> End:
     return End.FAILED if status in SUSPECT_MACHINE_EXIT_STATUSES or status >= _SHELLS_OWN or status < 0 else End.WELL
 
 
-@lru_cache(maxsize=1024)  # many events share a second, and dates are slow to read
-def _time(stamp: bytes, near: date) -> int | None:
-    return event_time(b"000 (000.000.000) " + stamp + b" ", near)
-
-
 def _code(text: bytes) -> int | None:
     match = _CODE.search(text)
     return int(match[1]) if match else None
 
 
-def _host(event: bytes) -> str:
-    match = _SLOT_HOST.search(event)
-    return text_of(match[1] or match[2]).strip()[:_MAX_NAME] if match else ""
+def _host(number: bytes, event: bytes) -> str:
+    match = _SLOT_HOST[number].search(event)
+    return _short(match[1]) if match else ""
+
+
+@lru_cache(maxsize=4096)
+def _short(raw: bytes) -> str:
+    return classad_value(raw)[:_MAX_NAME]

@@ -7,6 +7,9 @@ with one append; a full disk can leave a torn one, directly followed by the next
 - a header inside another event's text ends that event: it was torn, and reading goes on at the header;
 - what has no header at all is damaged. Damaged runs are counted, never guessed at.
 
+Most events of a log are quiet: sizes, transfers, and counters of pilots, from which nothing follows. They are counted,
+and no object is made for them.
+
 Reading has a short way for chunks that are provably clean (as many headers as terminators, each at its place), which
 is what a log consists of, and a careful way for all others. Both give the same events on whatever both can read.
 """
@@ -14,21 +17,40 @@ is what a log consists of, and a careful way for all others. Both give the same 
 import re
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
-from itertools import repeat
+from functools import lru_cache
 from typing import Final
 
 import attrs
 
+from ewms.contract import MAX_CHIRP_BYTES
+
 TERMINATOR: Final = b"\n...\n"
 _SUBPROC: Final = b".000) "  # in every header, exactly once: HTCondor has no other subproc
-_FAR: Final = 30  # two headers do not fit in front of this offset
-_KEY: Final = rb" \((\d{3,18})\.(-\d{1,2}|\d{3,18})"
-_IDS: Final = re.compile(_KEY)
-_HEADER: Final = re.compile(rb"[^\n]{3}" + _KEY + rb"\.000\) ")
+_CLUSTER: Final = rb"\d{3,18}+"
+_PROC: Final = rb"-\d{1,2}|\d{3,18}+"
+_KEY: Final = rb" \((" + _CLUSTER + rb")\.(" + _PROC + rb")\.000\) "
+_HEADER: Final = re.compile(rb"([^\n]{3})" + _KEY)
 _DATE: Final = rb"(?:\d{4}-\d\d-\d\d[ T]|\d\d/\d\d )\d\d:\d\d:\d\d(?:\.\d{1,6})?(?:Z|[+-]\d\d:?\d\d)? "
-_DATED: Final = re.compile(rb"(\d{3})" + _KEY + rb"\.000\) " + _DATE)
+_DATED: Final = re.compile(rb"(\d{3})" + _KEY + _DATE)
 _END_LINE: Final = re.compile(rb"^\.\.\.\r?\n", re.MULTILINE)
 _WHOLE_CHIRP: Final = re.compile(rb"008 \([^)]*\) " + _DATE + rb'\w+: "(?:[^"\\]|\\.)*"\s*')
+
+# Only single characters are repeated without a way back: Python 3.11.2 (Debian 12) gets groups wrong there.
+_QUIET_EVENT: Final = b"|".join(
+    number + rb" \(" + _CLUSTER + rb"\.(?:" + _PROC + rb")\.000\) " + text
+    for number, text in (
+        # A chirped text ends with its quote, unless it was too long for its line; numbers have none.
+        (b"008", rb'[^\n]{0,%d}+\n(?<!"\n)' % (MAX_CHIRP_BYTES - 100)),
+        (b"006", rb"[^\n]*+\n(?:\t[^\n]*+\n){0,4}"),
+        (b"040", rb"[^\n]*+\n(?:\t[^\n]*+\n){0,4}"),
+    )
+)
+_QUIET: Final = re.compile(_QUIET_EVENT)
+_NEXT: Final = re.compile(
+    rb"(?:(?:" + _QUIET_EVENT + rb")\.\.\.\n){0,100}"  # a run of quiet ones, and then
+    rb"((\d{3})" + _KEY + rb"[^\n]*+(?:\n(?!\.\.\.\n)[^\n]*+)*(?=\n\.\.\.\n)|[\s\S]*)"  # one that tells, or the rest
+    rb"(?:\n\.\.\.\n)?"
+)
 
 _FIRST_WORDS: Final = {
     b"000": b"Job submitted from host: ",
@@ -58,13 +80,21 @@ _FIRST_WORDS: Final = {
 """How an event's text begins; in the middle of a line only this makes a header credible."""
 
 
+Event = tuple[bytes, bytes, bytes, bytes]
+"""An event's text from its header on, without its terminator; its number (`001`), its cluster and its proc.
+
+They are numbers, the proc negative for an event of the whole cluster.
+"""
+
+
 @attrs.frozen
 class Frames:
-    """The events of some bytes: each event's text from its header on, without its terminator."""
+    """The events of some bytes."""
 
-    events: Sequence[bytes]
-    keys: Sequence[bytes]
-    """For each event its ids as they stand in its header, sound and ready for `ids_of`: ` (071.000`."""
+    events: Sequence[Event]
+    """Those that are not quiet, in their order (and now and then one that is)."""
+    count: int
+    """Of all events."""
     damaged: int
     """Torn events and runs of bytes that are no event."""
 
@@ -80,36 +110,30 @@ def cut(data: bytes) -> int:
     return 4 if data.startswith(b"...\n") else 0
 
 
-def ids_of(key: bytes) -> tuple[int, int]:
-    """Cluster and proc of one of `Frames.keys`; proc is -1 for an event of the whole cluster."""
-    cluster, _, proc = key[2:].partition(b".")
-    return int(cluster), max(-1, int(proc))
-
-
 def frames(data: bytes) -> Frames:
     """The events in whole events' bytes (what `cut` gave)."""
     if not data:
-        return Frames((), (), 0)
+        return Frames((), 0, 0)
     return _clean(data) or _careful(data)
 
 
 def _clean(data: bytes) -> Frames | None:
-    if not data.endswith(TERMINATOR) or b"\r" in data:
+    count = data.count(TERMINATOR)
+    # With a header at the start of each event, which `_NEXT` sees to: no event has a second header in it.
+    if b"\r" in data or data.count(_SUBPROC) != count:
         return None
-    events = data[: -len(TERMINATOR)].split(TERMINATOR)
-    # A subproc near the start of each event and nowhere else: no event has a second header in it.
-    ends = list(map(bytes.rfind, events, repeat(_SUBPROC)))
-    if max(ends) >= _FAR or min(ends) < 0:
+    events = _NEXT.findall(data)
+    # The end is found as an event without text, perhaps twice (behind quiet ones); a rest is a text without a number.
+    while events and not events[-1][0]:
+        del events[-1]
+    if events and not events[-1][1]:
         return None
-    keys = [event[3:end] for event, end in zip(events, ends, strict=True)]
-    if not all(map(_IDS.fullmatch, set(keys))):
-        return None
-    return Frames(events, keys, 0)
+    return Frames(events, count, 0)
 
 
 def _careful(data: bytes) -> Frames:
-    events: list[bytes] = []
-    damaged = 0
+    events: list[Event] = []
+    count = damaged = 0
     for block in _END_LINE.split(data):
         text = block.replace(b"\r\n", b"\n").removesuffix(b"\n")
         if not text:
@@ -120,8 +144,13 @@ def _careful(data: bytes) -> Frames:
             continue
         # Before the first header: bytes that are no event. Before each further one: a torn event.
         damaged += (starts[0] > 0) + len(starts) - 1
-        events.append(text[starts[-1] :])
-    return Frames(events, [event[3 : event.index(_SUBPROC)] for event in events], damaged)
+        count += 1
+        event = text[starts[-1] :]
+        header = _HEADER.match(event)
+        assert header is not None
+        if not _QUIET.fullmatch(event + b"\n"):
+            events.append((event, header[1], header[2], header[3]))
+    return Frames(events, count, damaged)
 
 
 def _headers(block: bytes) -> list[int]:
@@ -139,10 +168,8 @@ def _headers(block: bytes) -> list[int]:
 
 # --- what stands in an event ---
 
-_WHEN: Final = re.compile(
-    rb"\d{3} \([^)]*\) (?:(?P<year>\d{4})-(?P<m>\d\d)-(?P<d>\d\d)[ T]|(?P<m2>\d\d)/(?P<d2>\d\d) )"
-    rb"(?P<clock>\d\d:\d\d:\d\d)(?:\.\d+)?(?P<utc>Z)?"
-)
+_WHEN: Final = re.compile(rb"\d{3} \([^)]*\) ((?:\d{4}-\d\d-\d\d[ T]|\d\d/\d\d )\d\d:\d\d):([0-5]\d)(?:\.\d+)?(Z)?")
+_MINUTE: Final = re.compile(rb"(?:(\d{4})-)?(\d\d).(\d\d)[ T](\d\d):(\d\d)")
 
 
 def event_time(event: bytes, near: date) -> int | None:
@@ -154,12 +181,19 @@ def event_time(event: bytes, near: date) -> int | None:
     match = _WHEN.match(event)
     if match is None:
         return None
-    month, day = int(match["m"] or match["m2"]), int(match["d"] or match["d2"])
-    year = int(match["year"]) if match["year"] else near.year + ((month, day) < (near.month, near.day))
-    hour, minute, second = map(int, match["clock"].split(b":"))
-    zone = UTC if match["utc"] else None
+    minute, second, utc = match.groups()
+    begun = _minute(minute, utc is not None, near)
+    return None if begun is None else begun + int(second)
+
+
+@lru_cache(maxsize=4096)  # many events share a minute, and dates are slow to read
+def _minute(text: bytes, is_utc: bool, near: date) -> int | None:
+    match = _MINUTE.fullmatch(text)
+    assert match is not None
+    month, day, hour, minute = map(int, match.groups()[1:])
+    year = int(match[1]) if match[1] else near.year + ((month, day) < (near.month, near.day))
     try:
-        return int(datetime(year, month, day, hour, minute, second, tzinfo=zone).timestamp())
+        return int(datetime(year, month, day, hour, minute, tzinfo=UTC if is_utc else None).timestamp())
     except (ValueError, OverflowError):
         return None
 

@@ -9,7 +9,7 @@ import attrs
 
 from ewms.contract import CHIRP_PREFIX, ChirpAttribute
 from ewms.tms.eventlog import statuses
-from ewms.tms.eventlog.format import classad_value, event_time, frames, ids_of, text_of
+from ewms.tms.eventlog.format import classad_value, event_time, frames, text_of
 from ewms.tms.eventlog.grouping import group_of
 
 _LAST_ERRORS: Final = 5
@@ -67,11 +67,9 @@ class Story:
 
     def feed(self, data: bytes) -> None:
         """Take whole events, in the order of the log."""
-        found = frames(data)
-        ours = {key for key in set(found.keys) if ids_of(key)[0] == self.cluster_id}
-        for event, key in zip(found.events, found.keys, strict=True):
-            if key in ours:
-                self._tell(event[:3], ids_of(key)[1], event)
+        for event, number, cluster, proc in frames(data).events:
+            if int(cluster) == self.cluster_id:
+                self._tell(number, max(-1, int(proc)), event)
 
     def _tell(self, number: bytes, proc: int, event: bytes) -> None:
         at = event_time(event, self.near) or 0

@@ -7,7 +7,7 @@ from datetime import date
 import pytest
 
 from ewms.tms.eventlog.cluster import MAX_STATES, merged
-from ewms.tms.eventlog.format import classad_value, event_time, taskforce_named
+from ewms.tms.eventlog.format import _minute, classad_value, event_time, taskforce_named
 from ewms.tms.eventlog.grouping import group_of
 from ewms.tms.eventlog.statuses import hold_reason
 from ewms.tms.eventlog.tally import Tally
@@ -271,9 +271,11 @@ def test_a_note_wins_over_a_job_ad() -> None:
 def chicago(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("TZ", "America/Chicago")
     time.tzset()
+    _minute.cache_clear()
     yield
     monkeypatch.undo()
     time.tzset()
+    _minute.cache_clear()
 
 
 @pytest.mark.usefixtures("chicago")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ewms.tms.eventlog.format import cut, frames
+from ewms.tms.eventlog.format import _QUIET, _careful, _clean, cut, frames
 from ewms.tms.eventlog.grouping import group_of
 from ewms.tms.eventlog.tally import Tally
 
@@ -80,6 +80,15 @@ def snapshot(tally: Tally) -> dict[int, Any]:
 
 def small_day(workers: int = 8) -> bytes:
     return b"".join(daylog.lines(daylog.Day(taskforces=3, workers=workers, updates=4, seed=7)))
+
+
+def texts(data: bytes) -> list[bytes]:
+    """The events that frames are made of, without the quiet ones."""
+    return [text for text, *_ in frames(data).events if not is_quiet(text)]
+
+
+def is_quiet(event: bytes) -> bool:
+    return _QUIET.fullmatch(event + b"\n") is not None
 
 
 def test_all_captured_logs_have_a_row() -> None:
@@ -168,6 +177,43 @@ def test_a_second_reading_on_top_changes_nothing() -> None:
     assert {each: cluster.top_task_errors() for each, cluster in tally.clusters.items()} == errors
 
 
+# --- two ways ---
+
+
+@pytest.mark.parametrize("data", [pytest.param(log_of(row[0]), id=row[0]) for row in CAPTURED] + [small_day()])
+def test_the_short_way_and_the_careful_way_give_the_same(data: bytes) -> None:
+    short, careful = _clean(data), _careful(data)
+    assert short is not None
+    assert [each for each in short.events if not is_quiet(each[0])] == careful.events
+    assert (short.count, short.damaged) == (careful.count, careful.damaged) == (data.count(b"\n...\n"), 0)
+
+
+@pytest.mark.parametrize("quiet", [0, 1, 99, 100, 101, 5000])
+def test_any_number_of_quiet_events_is_counted_and_passed_over(quiet: int) -> None:
+    update = (
+        b"006 (101.000.000) 2026-11-21 21:10:28 Image size of job updated: 1\n\t1  -  MemoryUsage of job (MB)\n...\n"
+    )
+    told = log_of("plain-cluster-complete").split(b"\n...\n")[0]
+    for data in (update * quiet, update * quiet + told + b"\n...\n", told + b"\n...\n" + update * quiet):
+        found = _clean(data)
+        assert found is not None
+        assert [text for text, *_ in found.events if not is_quiet(text)] == [told] * (told in data)
+        assert found.count == quiet + (told in data)
+
+
+@pytest.mark.parametrize("keep", range(60))
+@pytest.mark.parametrize("torn", [0, 1])
+def test_a_torn_quiet_event_hides_no_other(torn: int, keep: int) -> None:
+    """Its remains are directly followed by the next event's header."""
+    quiet = (
+        b"008 (101.005.000) 2026-11-21 21:10:28 HTChirpEWMSPilotTasksTotal: 5",
+        b"040 (101.005.000) 2026-11-21 21:10:28 Started transferring input files\n\tTransferring to host: <x>",
+    )[torn][:keep]
+    held = log_of("periodic-hold").split(b"\n...\n")[5]
+    for before in (b"", b"040 (101.005.000) 2026-11-21 21:10:28 Finished transferring input files\n...\n"):
+        assert texts(before + quiet + held + b"\n...\n") == [held]
+
+
 # --- damage ---
 
 
@@ -175,14 +221,15 @@ def test_a_second_reading_on_top_changes_nothing() -> None:
 @settings(max_examples=100, deadline=None)
 def test_garbage_costs_only_what_it_hit(data: st.DataObject, garbage: bytes) -> None:
     events = SMALL.split(b"\n...\n")[:-1]
+    quiet = set(filter(is_quiet, events))
     begin = data.draw(st.integers(0, len(SMALL)))
     length = data.draw(st.sampled_from([0, 1, 30, 500]))
     broken = SMALL[:begin] + garbage + SMALL[begin + length :]
-    found = set(frames(broken[: cut(broken)]).events)
+    found = set(texts(broken[: cut(broken)]))
     at, intact = 0, set()
     for event in events:
         if at + len(event) + 5 <= begin or at >= begin + length + 1:
-            intact.add(event)
+            intact.update({event} - quiet)
         at += len(event) + 5
     # The event behind the garbage may have lost its own terminator to it, never more than that.
     assert len(intact - found) <= 1 + garbage.count(b"\n")
@@ -194,22 +241,21 @@ def test_a_torn_event_is_lost_alone(keep: int) -> None:
     """A full disk cuts a write anywhere; what follows directly is the next event's header."""
     first, second, third = log_of("plain-cluster-complete").split(b"\n...\n")[6:9]
     torn = first[:keep] if keep < len(first) else first
-    found = frames(torn + second + b"\n...\n" + third + b"\n...\n")
-    assert list(found.events) == [second, third]
-    assert found.damaged == 1
+    data = torn + second + b"\n...\n" + third + b"\n...\n"
+    assert texts(data) == [each for each in (second, third) if not is_quiet(each)]
+    assert (frames(data).count, frames(data).damaged) == (2, 1)
 
 
 def test_torn_at_a_line_end() -> None:
     executing, held = log_of("periodic-hold").split(b"\n...\n")[3], log_of("periodic-hold").split(b"\n...\n")[5]
-    found = frames(executing[: executing.index(b"\tCpus")] + held + b"\n...\n")
-    assert (list(found.events), found.damaged) == ([held], 1)
+    data = executing[: executing.index(b"\tCpus")] + held + b"\n...\n"
+    assert (texts(data), frames(data).damaged) == ([held], 1)
 
 
 def test_a_quoted_header_in_an_error_text_is_no_event() -> None:
     quoted = b'008 (056.000.000) 2026-11-21 21:10:28 HTChirpEWMSPilotError: "in the log: 005 (056.000.000) '
     quoted += b'2026-11-21 21:10:27 Job terminated."'
-    found = frames(quoted + b"\n...\n")
-    assert (list(found.events), found.damaged) == ([quoted], 0)
+    assert (texts(quoted + b"\n...\n"), frames(quoted + b"\n...\n").damaged) == ([quoted], 0)
 
 
 def test_windows_line_ends_and_stray_terminators() -> None:

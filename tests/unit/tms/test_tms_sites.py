@@ -118,8 +118,8 @@ def test_a_run_that_was_cut_short_failed_if_its_pilot_had_told_an_error() -> Non
 def test_how_a_run_ended(text: str, end: End) -> None:
     log = Log()
     log.write(0, text)
-    (event,) = frames(log.text.encode()).events
-    assert end_of(event[:3], event) is end
+    ((event, number, _cluster, _proc),) = frames(log.text.encode()).events
+    assert end_of(number, event) is end
 
 
 def test_hours_that_are_over_are_forgotten() -> None:
