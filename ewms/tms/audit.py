@@ -66,7 +66,7 @@ async def run_audits(ctx: Context) -> NoReturn:
             queued = queued_by_taskforce(await ctx.schedd.query(_OURS, _PROJECTION, cluster_ads=True))
             await _remove_hopeless(ctx, living, queued)
         except CondorError as error:
-            log.warning("audit skipped, the schedd does not answer", error=str(error))
+            log.warning("audit skipped, the schedd gives no answer", error=str(error))
             continue
         missing = frozenset(uuid for uuid in living if uuid not in queued)
         for uuid in sorted(missing & missed):
@@ -87,7 +87,7 @@ async def _end(ctx: Context, uuid: str) -> None:
     if ctx.outbox.stage(uuid) is not Stage.OPEN or (report is not None and report.completed_at is not None):
         return  # its end is on its way to the WMS
     log.warning("the log does not tell the end of a cluster that is not in the queue any more", taskforce=uuid)
-    if ctx.board.find(uuid) is None:
+    if not ctx.board.places(uuid):
         ctx.outbox.set_stage(uuid, Stage.ENDING)
         try:
             await ctx.outbox.complete(uuid, int(time.time()))

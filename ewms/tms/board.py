@@ -62,11 +62,14 @@ class Board:
             if cluster_id in tally.clusters:
                 tally.changed.add(cluster_id)
 
-    def find(self, uuid: str) -> int | None:
-        """The cluster that a log names for this taskforce, if any: a durable witness that it was submitted."""
-        self._collect()
-        cluster = next(iter(self._parts(uuid)), None)
-        return None if cluster is None else cluster.cluster_id
+    def places(self, uuid: str) -> list[tuple[str, int]]:
+        """Each log that names a cluster for this taskforce, and its id: a durable witness that it was submitted."""
+        return [
+            (log_name, cluster_id)
+            for log_name, tally in self._tallies.items()
+            for cluster_id, cluster in tally.clusters.items()
+            if (cluster.uuid or self._names.get(cluster_id)) == uuid
+        ]
 
     def changed(self) -> list[TaskforceReport]:
         """A report of every taskforce that differs from what was last accepted."""

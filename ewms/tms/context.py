@@ -1,10 +1,12 @@
 """What the stations of one running TMS share."""
 
 import attrs
+import trio
 
 from ewms.tms.board import Board
 from ewms.tms.condor.base import Acted, Schedd
 from ewms.tms.exclusions import Exclusions
+from ewms.tms.history import History
 from ewms.tms.ledger import Ledger
 from ewms.tms.liveness import Pulse
 from ewms.tms.lookup import exactly
@@ -35,6 +37,13 @@ class Context:
     sites: SiteTally = attrs.field(factory=SiteTally)
     exclusions: Exclusions = attrs.field(factory=Exclusions)
     site_file: SiteFile = attrs.field(factory=SiteFile)
+    history: History = attrs.field(init=False)
+    caught_up: trio.Event = attrs.field(factory=trio.Event)
+    """Set when all that the job event logs had at the start has been read: before, the board knows a part of it."""
+
+    @history.default
+    def _default_history(self) -> History:
+        return History(self.schedd, self.metrics)
 
     def avoided(self) -> list[tuple[str, str]]:
         """Machine attributes, and the values that a new worker's machine must not have."""

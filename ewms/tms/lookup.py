@@ -1,4 +1,4 @@
-"""Find the cluster that a taskforce has already: in the queue, in the history, in the job event log.
+"""Find the cluster that a taskforce has already: in the queue, in the history, in a job event log.
 
 An answer is the truth or there is none: a schedd that does not answer raises `CondorUnreachable`, it never means
 "not there".
@@ -52,14 +52,6 @@ async def in_log(path: Path, uuid: str, former: Collection[int] = ()) -> list[Cl
     """The taskforce's clusters that the log names; a factory that was removed without a job is only there."""
     ids = await trio.to_thread.run_sync(_read_log, path, uuid)
     return [Cluster(cluster_id, str(path), 0) for cluster_id in ids if cluster_id not in former]
-
-
-async def anywhere(schedd: Schedd, uuid: str, log_path: Path | None, former: Collection[int] = ()) -> list[Cluster]:
-    """Queue first, then history, then log: a job goes into the history before it leaves the queue."""
-    found = await in_queue(schedd, uuid, former) or await in_history(schedd, uuid, former)
-    if not found and log_path is not None:
-        found = await in_log(log_path, uuid, former)
-    return found
 
 
 def clusters_in_lines(lines: Iterable[bytes], uuid: str) -> list[int]:

@@ -95,6 +95,7 @@ class Metrics:
             counter("files", "Files and directories that housekeeping took care of", "outcome"), get_args(FileOutcome)
         )
         # --- set at each reading ---
+        self.history_missing = gauge("history_missing", "1 while the schedd's history cannot be asked")
         self.jobs = Table(gauge("jobs", "Jobs of living clusters, by their status", "status"))
         self.taskforces = Table(gauge("taskforces", "Taskforces that are not completed, by their stage", "stage"))
         self.stuck = Table(gauge("stuck", "Parts of the TMS that show no life, and for how long (s)", "child"))

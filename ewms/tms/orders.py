@@ -9,6 +9,7 @@ import structlog
 import trio
 
 from ewms.supervision import backoff
+from ewms.tms.condor.base import CondorError
 from ewms.tms.context import Context
 from ewms.tms.postponed import Postponed
 from ewms.tms.starting import settle, start
@@ -151,5 +152,9 @@ async def _settle_leftovers(ctx: Context) -> None:
         if entry.is_unsettled:
             try:
                 await settle(ctx, entry)
-            except WMSError as error:
-                log.error("an earlier start cannot be settled", taskforce=entry.taskforce_uuid, error=str(error))
+            except (WMSError, CondorError) as error:
+                log.error(
+                    "an earlier start cannot be settled, the next start of the TMS looks at it again",
+                    taskforce=entry.taskforce_uuid,
+                    error=str(error),
+                )

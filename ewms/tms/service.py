@@ -16,7 +16,7 @@ from ewms.logs import observed_by
 from ewms.supervision import backoff
 from ewms.tms.audit import run_audits
 from ewms.tms.board import Board
-from ewms.tms.condor.base import CondorRefused, CondorUnreachable, Schedd
+from ewms.tms.condor.base import CondorBroken, CondorRefused, CondorUnreachable, Schedd
 from ewms.tms.condor.schedd import open_schedd
 from ewms.tms.context import Context
 from ewms.tms.dryrun import run_dry
@@ -150,6 +150,7 @@ async def _watch_and_report(ctx: Context) -> None:
     """Catch up with the logs in silence, learn what the WMS knows, then report (and audit)."""
     async with trio.open_nursery() as nursery:
         await nursery.start(_watch, ctx)
+        ctx.caught_up.set()
         nursery.start_soon(_live, ctx, "report", ctx.settings.watcher_interval, _reconcile_and_report)
         await ctx.outbox.reconciled.wait()
         nursery.start_soon(_live, ctx, "audit", ctx.settings.audit_interval, run_audits)
@@ -202,6 +203,10 @@ async def _meet_schedd(schedd: Schedd, settings: Settings) -> str:
             name = settings.schedd_name or await schedd.param("FULL_HOSTNAME")
         except CondorRefused as refusal:
             raise SetupError(f"TMS_BASE_REQUIREMENTS: HTCondor cannot parse it: {refusal}") from refusal
+        except CondorBroken as failure:
+            raise SetupError(
+                f"HTCondor's bindings cannot be used here: {failure}; is htcondor installed for this Python?"
+            ) from failure
         except CondorUnreachable as trouble:
             delay = next(delays)
             log.warning("HTCondor does not answer, trying again", error=str(trouble), wait_s=round(delay, 1))

@@ -1,7 +1,10 @@
 """One start order: find → prepare → re-check → submit → confirm, and on from wherever a crash fell between."""
 
 import errno
+import math
 import time
+from collections.abc import Awaitable, Callable, Collection
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -11,7 +14,7 @@ import trio
 from ewms.contract import day_log_name
 from ewms.supervision import backoff
 from ewms.tms import lookup
-from ewms.tms.condor.base import CondorError, CondorRefused, CondorUnreachable
+from ewms.tms.condor.base import CondorBroken, CondorError, CondorRefused, CondorUnreachable
 from ewms.tms.context import Context
 from ewms.tms.decisions import Cluster, Standing, as_intended, choose, must_look_back, standing, standing_after_404
 from ewms.tms.entries import Entry
@@ -32,6 +35,10 @@ _TROUBLES_OF_THE_MACHINE: Final = frozenset(
 )
 """They would fail every order: waited out. Any other OSError is this order's own."""
 _SUBMIT_MARGIN: Final = 30.0
+PATIENCE: Final = 60.0
+"""For how long, in s, a start is tried again that HTCondor refuses to look at, or that the helper fails at.
+
+HTCondor may be in the middle of an upgrade."""
 
 
 async def start(ctx: Context, order: StartOrder) -> bool:
@@ -42,40 +49,75 @@ async def start(ctx: Context, order: StartOrder) -> bool:
     """
     uuid = order.taskforce.taskforce_uuid
     ctx.metrics.orders.inc("start")
-    delays = backoff()
     async with ctx.outbox.turn(uuid):
         ctx.outbox.keep_hidden(uuid, [each.auth_token for each in order.mqprofiles if each.auth_token])
-        while True:
-            try:
-                await _attempt(ctx, order)
-            except OrderRefused as refusal:
-                await _fail(ctx, uuid, str(refusal))
-                return False
-            except (CondorError, OSError) as trouble:
-                delay = next(delays)
-                log.warning(
-                    "start waits, it will look again", taskforce=uuid, error=str(trouble), wait_s=round(delay, 1)
-                )
-                await trio.sleep(delay)
-            else:
-                return True
+        try:
+            await _persist(uuid, "start waits, it will look again", partial(_attempt, ctx, order))
+        except OrderRefused as refusal:
+            await _fail(ctx, uuid, str(refusal))
+        except (CondorRefused, CondorBroken) as failure:
+            await _give_up(ctx, order, failure)
+        else:
+            return True
+        return False
 
 
 async def settle(ctx: Context, entry: Entry) -> None:
-    """After a restart: an unconfirmed start goes on when the WMS offers it again; one that it withdrew is removed."""
+    """After a restart: an unconfirmed start goes on when the WMS offers it again; one that it withdrew is removed.
+
+    Raises:
+        CondorError: it cannot be settled; the next start looks at it again.
+    """
     uuid = entry.taskforce_uuid
-    delays = backoff()
+
+    async def attempt() -> None:
+        await _judge(ctx, uuid, await _find(ctx, uuid, entry, entry.intended_at))
+
     async with ctx.outbox.turn(uuid):
-        while True:
-            try:
-                cluster = await _find(ctx, uuid, entry, entry.intended_at)
-                await _judge(ctx, uuid, cluster)
-            except (CondorError, OSError) as trouble:
-                delay = next(delays)
-                log.warning("an earlier start waits", taskforce=uuid, error=str(trouble), wait_s=round(delay, 1))
-                await trio.sleep(delay)
-            else:
-                return
+        await _persist(uuid, "an earlier start waits", attempt)
+
+
+async def _persist(uuid: str, event: str, attempt: Callable[[], Awaitable[None]]) -> None:
+    """Attempt it until it succeeds, waiting out a schedd or a disk that is away.
+
+    Raises:
+        CondorRefused, CondorBroken: as the last attempt did, after `PATIENCE` s of such answers.
+    """
+    delays = backoff()
+    failing_since = math.inf
+    while True:
+        try:
+            await attempt()
+        except (CondorError, OSError) as trouble:
+            if isinstance(trouble, (CondorRefused, CondorBroken)):
+                failing_since = min(failing_since, trio.current_time())
+                if trio.current_time() - failing_since >= PATIENCE:
+                    raise
+            delay = next(delays)
+            log.warning(event, taskforce=uuid, error=str(trouble), wait_s=round(delay, 1))
+        else:
+            return
+        await trio.sleep(delay)
+
+
+async def _give_up(ctx: Context, order: StartOrder, failure: CondorError) -> None:
+    """Tell the WMS that the start failed, once it is known that no cluster has come of it."""
+    uuid = order.taskforce.taskforce_uuid
+    try:
+        entry = await ctx.ledger.read(uuid)
+        if entry is not None:
+            if await _find(ctx, uuid, entry, order.taskforce.timestamp) is not None:
+                return  # the WMS offers it again, and then it is confirmed
+            await _note_unsubmitted(ctx, uuid)
+    except (CondorError, OSError) as trouble:
+        log.error(
+            "start failed, but the WMS is not told: there may be a cluster, and nobody says",
+            taskforce=uuid,
+            reason=str(failure),
+            error=str(trouble),
+        )
+        return
+    await _fail(ctx, uuid, f"it cannot be started on this access point: {failure}")
 
 
 async def _attempt(ctx: Context, order: StartOrder) -> None:
@@ -102,19 +144,39 @@ async def _find(ctx: Context, uuid: str, entry: Entry | None, ordered_at: float)
     elif entry is not None and entry.cluster_id is not None:
         return Cluster(entry.cluster_id, entry.log_path, entry.n_workers, dict(entry.submit_dict))
     elif must_look_back(entry, ordered_at, ctx.ledger.created_at):
-        log_path = Path(entry.log_path) if entry and entry.log_path else None
-        found = await lookup.anywhere(ctx.schedd, uuid, log_path, former)
+        found = await _look_back(ctx, uuid, entry.log_path if entry is not None else "", former)
     else:
         found = await lookup.in_queue(ctx.schedd, uuid)
     kept, extra = choose(found)
     for each in extra:
         log.error("taskforce has a second cluster, removing it", taskforce=uuid, cluster=each.cluster_id)
-        await ctx.remove(uuid, each.cluster_id, "a second cluster of its taskforce")
+        await _remove(ctx, uuid, each.cluster_id, "a second cluster of its taskforce")
     if kept is not None:
         log.info("found the taskforce's cluster, not submitting another", taskforce=uuid, cluster=kept.cluster_id)
         ctx.metrics.submits.inc("found")
         return as_intended(kept, entry)
     return None
+
+
+async def _look_back(ctx: Context, uuid: str, log_path: str, former: Collection[int]) -> list[Cluster]:
+    """Queue first, then history, then log: a job goes into the history before it leaves the queue."""
+    found = await lookup.in_queue(ctx.schedd, uuid, former)
+    if found:
+        return found
+    in_history = await ctx.history.clusters(uuid, former)
+    if in_history:
+        return in_history
+    if log_path:
+        return await lookup.in_log(Path(log_path), uuid, former)
+    if in_history is not None:
+        return []
+    # An earlier tool's, or an entry that is damaged: without the history any log of the directory may know it.
+    await ctx.caught_up.wait()
+    return [
+        Cluster(cluster_id, str(ctx.settings.job_dir / log_name), 0)
+        for log_name, cluster_id in ctx.board.places(uuid)
+        if cluster_id not in former
+    ]
 
 
 async def _judge(ctx: Context, uuid: str, cluster: Cluster | None) -> Standing:
@@ -227,18 +289,32 @@ async def _note_confirmed(ctx: Context, uuid: str, cluster: Cluster, stage: Stag
 async def _withdraw(ctx: Context, uuid: str, cluster: Cluster | None) -> None:
     """The WMS does not want the taskforce (any more): nothing of it may stay."""
     if cluster is not None:
-        acted = await ctx.remove(uuid, cluster.cluster_id, "its taskforce was withdrawn before it was confirmed")
-        log.warning(
-            "start was withdrawn, its cluster is removed",
-            taskforce=uuid,
-            cluster=cluster.cluster_id,
-            jobs=acted.succeeded,
-        )
-        await _note(ctx, uuid, cluster, withdrawn_at=time.time())
+        log.warning("start was withdrawn, its cluster is removed", taskforce=uuid, cluster=cluster.cluster_id)
+        if await _remove(ctx, uuid, cluster.cluster_id, "its taskforce was withdrawn before it was confirmed"):
+            await _note(ctx, uuid, cluster, withdrawn_at=time.time())
     else:
         log.info("start was withdrawn, nothing was submitted", taskforce=uuid)
         await ctx.ledger.update(uuid, withdrawn_at=time.time())
     ctx.outbox.set_stage(uuid, Stage.UNKNOWN)
+
+
+async def _remove(ctx: Context, uuid: str, cluster_id: int, reason: str) -> bool:
+    """Remove it; False when HTCondor says no, which is for an operator then: others shall not wait for that."""
+    try:
+        acted = await ctx.remove(uuid, cluster_id, reason)
+    except (CondorRefused, CondorBroken) as refusal:
+        error = str(refusal)
+    else:
+        if acted.succeeded or not acted.failed:
+            return True
+        error = f"none of its {acted.failed} jobs could be removed"
+    log.error(
+        "a cluster that must not stay cannot be removed: use condor_rm; the next start of the TMS tries it again",
+        taskforce=uuid,
+        cluster=cluster_id,
+        error=error,
+    )
+    return False
 
 
 async def _note(ctx: Context, uuid: str, cluster: Cluster, **changes: float) -> None:

@@ -7,7 +7,7 @@ import trio
 
 from ewms.supervision import backoff
 from ewms.tms import lookup
-from ewms.tms.condor.base import CondorRefused, CondorUnreachable
+from ewms.tms.condor.base import CondorBroken, CondorRefused, CondorUnreachable
 from ewms.tms.context import Context
 from ewms.tms.decisions import StopOutcome, stop_outcome
 from ewms.tms.errors import OrderRefused
@@ -56,8 +56,8 @@ async def _remove(ctx: Context, uuid: str, cluster_id: int | None) -> StopOutcom
             delay = next(delays)
             log.warning("stop waits for the schedd", taskforce=uuid, error=str(trouble), wait_s=round(delay, 1))
             await trio.sleep(delay)
-        except CondorRefused as refusal:
-            raise OrderRefused(f"HTCondor refused to remove cluster {cluster_id}: {refusal}") from refusal
+        except (CondorRefused, CondorBroken) as refusal:
+            raise OrderRefused(f"cluster {cluster_id} cannot be removed: {refusal}") from refusal
 
 
 async def _remove_once(ctx: Context, uuid: str, cluster_id: int) -> StopOutcome:
@@ -87,7 +87,7 @@ async def _go_on(ctx: Context, uuid: str, outcome: StopOutcome) -> None:
     if entry is not None and entry.completed_at is not None and entry.ended_at is not None:
         # It was completed before the stop was ordered: the confirmation has overwritten that at the WMS.
         await _complete(ctx, uuid, int(entry.ended_at))
-    elif outcome is StopOutcome.NOTHING_LEFT and ctx.board.find(uuid) is None:
+    elif outcome is StopOutcome.NOTHING_LEFT and not ctx.board.places(uuid):
         # Neither the queue nor a log knows the cluster: nobody else will ever say that it has ended.
         await _complete(ctx, uuid, int(time.time()))
     elif ctx.outbox.stage(uuid) is Stage.UNKNOWN:

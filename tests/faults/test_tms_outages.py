@@ -13,6 +13,7 @@ import trio.testing
 from tms_virtual import World, open_world
 
 from ewms.testing.fakeschedd import Moment
+from ewms.tms import history
 from ewms.tms.condor.base import CondorUnreachable
 from ewms.wms.models import Phase
 
@@ -120,6 +121,24 @@ async def test_a_wms_that_accepts_and_never_answers(tmp_path: Path, autojump_clo
         await world.until(lambda: world.bench.taskforce(waiting).phase == Phase.CONDOR_SUBMIT, 30 + 60 + 60)
         await world.until(lambda: bool(batches(world, back)), 130)
         assert batches(world, back)[0][uuid] == {"RUNNING": 2, "IDLE": 2}
+
+
+async def test_a_history_that_never_answers_holds_up_no_start_for_long(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def unanswered(call: str, moment: Moment) -> None:
+        await trio.lowlevel.checkpoint()
+        if (call, moment) == ("history", "before"):
+            raise CondorUnreachable("Failed to receive history ad.")
+
+    async with open_world(tmp_path) as world:
+        bench = world.bench
+        bench.schedd.hook = unanswered
+        first, second = bench.order(), bench.order()
+        took = await world.until(lambda: bench.taskforce(first).phase == Phase.CONDOR_SUBMIT, 600)
+        assert history.PATIENCE <= took < history.PATIENCE + 130  # the schedd may be restarting: first it is waited for
+        assert await world.until(lambda: bench.taskforce(second).phase == Phase.CONDOR_SUBMIT, 100) < 5
+    assert len(bench.schedd.queued) == 2
 
 
 @pytest.mark.parametrize("answers", ["none within the deadline", "no, at once"])

@@ -7,8 +7,9 @@ The TMS talks to a schedd through a helper process: one JSON object a line on it
     ← {"id": 7, "error": {"kind": "refused", "message": "what HTCondor said"}}
 
 `kind` is `refused` (the schedd or the submit parser said no: the same call will fail again), `unreachable` (no answer:
-try later) or `bug` (the helper was asked for nonsense). A ClassAd expression that is not a plain number, string or
-boolean travels as its text; UNDEFINED as null.
+try later) or `bug` (the helper was asked for nonsense, or failed in a way that it does not know; `trace` is its
+traceback then). A ClassAd expression that is not a plain number, string or boolean travels as its text; UNDEFINED as
+null.
 
 Two programs speak it: `ewms.tms.condor.helper` (htcondor2, the real schedd) and `ewms.testing.schedd.helper` (the
 embedded schedd).
@@ -53,6 +54,15 @@ class CondorUnreachable(CondorError):
     """No answer from the schedd: it may or may not have done what it was asked."""
 
 
+class CondorBroken(CondorError):
+    """Our own side failed: a bug, or HTCondor's bindings cannot be used. It may or may not have been done."""
+
+    def __init__(self, message: str, trace: str = "") -> None:
+        super().__init__(message)
+        self.trace = trace
+        """What the helper said of it: a traceback, as far as there is one."""
+
+
 class JobQueue(Protocol):
     """The one call of those who only look."""
 
@@ -63,8 +73,8 @@ class JobQueue(Protocol):
 class Schedd(JobQueue, Protocol):
     """The schedd calls of the TMS (`schedd.py` is the one implementation, over a helper process).
 
-    Every call may raise `CondorRefused` or `CondorUnreachable`, and may be cancelled: the helper is killed then, and a
-    submit or act that was under way may or may not have happened.
+    Every call may raise `CondorRefused`, `CondorUnreachable` or `CondorBroken`, and may be cancelled: the helper is
+    killed then, and a submit or act that was under way may or may not have happened.
     """
 
     async def submit(self, description: Mapping[str, SubmitValue], *, count: int) -> Submitted:

@@ -11,6 +11,7 @@ import os
 import re
 import signal
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO, Final, cast
@@ -139,25 +140,38 @@ def _check_expression(text: str) -> Any:
 
 # --- HTCondor's answers → ours ---
 
-# Texts of an HTCondorException of a submit that mean: said no, before anything was committed.
-_SUBMIT_REFUSALS: Final = re.compile(
-    r"Failed to create (a cluster|job) ad"
-    r"|Failed to make submit digest"
-    r"|expected next ProcId to be \d+, but Schedd says -([2-9]|\d\d)"  # -1 is a lost connection
-    # With the schedd's own words; without any, or with the network's, nobody knows whether it was committed.
-    r"|(Unable to commit transaction,|Failed to create new cluster\.) *(?!CEDAR|SECMAN|AUTHENTICATE|DAEMON)\S"
-)
+_REFUSALS: Final = {
+    # Said no, before anything was committed.
+    "submit": re.compile(
+        r"Failed to create (a cluster|job) ad"
+        r"|Failed to make submit digest"
+        r"|expected next ProcId to be \d+, but Schedd says -([2-9]|\d\d)"  # -1 is a lost connection
+        # With the schedd's own words; without any, or with the network's, nobody knows whether it was committed.
+        r"|(Unable to commit transaction,|Failed to create new cluster\.) *(?!CEDAR|SECMAN|AUTHENTICATE|DAEMON)\S"
+    ),
+    # Switched off, not kept, or damaged.
+    "history": re.compile(
+        r"Remote history has been disabled"
+        r"|\w+ undefined in remote configuration"
+        r"|Failed to launch history helper"
+        r"|Remote side had parse errors in history file"
+    ),
+}
+"""Texts of an HTCondorException that mean: the schedd said no, and will say so again."""
 
 
 def failure_kind(call: str, error: Exception) -> ErrorKind:
     """Which kind of failure an exception of the bindings is.
 
-    Expressions and submit texts are parsed before a schedd is asked: ValueError and TypeError are the parsers'. All
-    that is left for an HTCondorException of other calls is that there was no answer.
+    An HTCondorException without such a text means that there was no answer. ValueError and TypeError are the submit
+    parser's; wherever else they come from, and whatever else comes, nobody has thought of it: a bug.
     """
-    if not isinstance(error, htcondor2.HTCondorException):
+    if isinstance(error, htcondor2.HTCondorException):
+        refusals = _REFUSALS.get(call)
+        return "refused" if refusals and refusals.match(str(error)) else "unreachable"
+    if isinstance(error, _RefusedError) or (call == "submit" and isinstance(error, (ValueError, TypeError))):
         return "refused"
-    return "refused" if call == "submit" and _SUBMIT_REFUSALS.match(str(error)) else "unreachable"
+    return "bug"
 
 
 def answer(request: Request) -> Reply:
@@ -168,10 +182,13 @@ def answer(request: Request) -> Reply:
         return Reply(request.id, failure=Failure("bug", str(reason)))
     try:
         return Reply(request.id, value=call(**request.args))
-    except (htcondor2.HTCondorException, _RefusedError, ValueError, TypeError) as error:
-        return Reply(request.id, failure=Failure(failure_kind(request.call, error), str(error)))
-    except KeyError as error:
-        return Reply(request.id, failure=Failure("bug", f"unknown: {error}"))
+    except Exception as error:  # noqa: BLE001  the TMS has to hear of whatever it is
+        kind = failure_kind(request.call, error)
+        if kind == "bug":
+            failure = Failure(kind, f"{type(error).__name__}: {error}", traceback.format_exc())
+        else:
+            failure = Failure(kind, str(error))
+        return Reply(request.id, failure=failure)
 
 
 # --- the process ---

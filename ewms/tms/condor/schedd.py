@@ -4,12 +4,16 @@ A call to a schedd can hang for 20 s and more with the interpreter locked. So th
 reads (query, history, parse, param) in one, submits and acts in another: a query that hangs delays no stop order.
 A helper is started when it is first needed, does one call at a time, and is killed when a call is cancelled or
 overdue; the next call starts a new one. Killing the helper does not undo the call: a submit or act that was under way
-may or may not have happened at the schedd, so whoever asked has to look before asking again.
+may or may not have happened at the schedd, so whoever asked has to look before asking again. A killed helper that is
+not gone (it hangs in the kernel) might still have a call under way: until it is gone nothing is asked in its place.
 """
 
+import errno
 import itertools
+import signal
 import subprocess
 import sys
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
@@ -22,6 +26,7 @@ from ewms.tms.condor.base import (
     Acted,
     Action,
     Ad,
+    CondorBroken,
     CondorError,
     CondorRefused,
     CondorUnreachable,
@@ -39,6 +44,13 @@ CLOSE_GRACE: Final = 5.0
 """How long, in s, an idle helper may take to end by itself when its standard input is closed."""
 REAP_TIMEOUT: Final = 10.0
 """How long, in s, a killed helper may take to be gone (only one in an uninterruptible kernel call takes long)."""
+
+_LAST_LINES: Final = 40
+"""Of a helper's standard error, kept for when it fails."""
+_ENDED: Final = "ended"
+_HARMLESS_ENDS: Final = frozenset({0, -signal.SIGKILL, -signal.SIGTERM})
+"""Exit statuses of a helper that nothing is wrong with: whoever killed it did that to it."""
+_NO_PROGRAM: Final = frozenset({errno.ENOENT, errno.EACCES, errno.ENOEXEC})
 
 Observe = Callable[[str, type[CondorError] | None, float], None]
 """Watches the calls: which, what it ended with (None: an answer), how long it took its caller, in s."""
@@ -137,15 +149,20 @@ class _Lane:
         self._observe = observe
         self._turn = trio.Lock()
         self._helper: _Helper | None = None
+        self._undead: _Helper | None = None
+        """Killed, and not gone."""
+        self._told_trace = ""
         self._ids = itertools.count(1)
 
     async def call(self, call: str, **args: Any) -> Any:
-        """Make one call; raise what `base.Schedd` says, and RuntimeError when the helper calls it nonsense."""
+        """Make one call; raise what `base.Schedd` says."""
         started = trio.current_time()
         try:
             value = await self._call(call, args)
         except CondorError as error:
             self._observe(call, type(error), trio.current_time() - started)
+            if isinstance(error, CondorBroken):
+                self._tell(call, error)
             raise
         self._observe(call, None, trio.current_time() - started)
         return value
@@ -160,6 +177,7 @@ class _Lane:
         kept = False
         try:
             if self._helper is None:
+                self._check_gone()
                 self._helper = await self._start.helper(self._name)
             reply = await self._helper.exchange(request)
             # After "unreachable" a new helper: it has no stale session with a schedd that was restarted.
@@ -170,6 +188,22 @@ class _Lane:
                 helper, self._helper = self._helper, None
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + 2 * REAP_TIMEOUT):
                     await helper.kill()
+                if not helper.is_gone:
+                    self._undead = helper
+
+    def _check_gone(self) -> None:
+        if self._undead is not None and not self._undead.is_gone:
+            raise CondorUnreachable(
+                f"an earlier helper (pid {self._undead.pid}) was killed and is not gone, and its last call may still"
+                f" be under way: nothing is asked before its end (state D in ps: a disk or file system hangs)"
+            )
+        self._undead = None
+
+    def _tell(self, call: str, error: CondorBroken) -> None:
+        """Whoever asked goes on somehow: what is broken must be seen all the same (the same traceback once)."""
+        more = {"traceback": error.trace} if error.trace != self._told_trace else {}
+        self._told_trace = error.trace
+        log.error("the schedd helper is broken", helper=self._name, call=call, error=str(error), **more)
 
     async def close(self) -> None:
         if self._helper is not None:
@@ -181,7 +215,7 @@ def _value(reply: Reply) -> Any:
     if reply.failure is None:
         return reply.value
     if reply.failure.kind == "bug":
-        raise RuntimeError(f"the schedd helper was asked for nonsense: {reply.failure.message}")
+        raise CondorBroken(reply.failure.message, reply.failure.trace)
     error: type[CondorError] = CondorRefused if reply.failure.kind == "refused" else CondorUnreachable
     raise error(reply.failure.message)
 
@@ -205,7 +239,8 @@ class _Start:
                 env=self.env,
             )
         except OSError as error:
-            raise CondorUnreachable(f"the schedd helper did not start: {error}") from error
+            fault = CondorBroken if error.errno in _NO_PROGRAM else CondorUnreachable
+            raise fault(f"the schedd helper did not start: {error}") from error
         log.debug("schedd helper started", helper=name, pid=process.pid)
         return _Helper(name, process)
 
@@ -222,10 +257,25 @@ class _Helper:
         self._stdin = process.stdin
         self._stdout = process.stdout
         self._stderr = process.stderr
-        self._last_words = ""
+        self._last_lines: deque[str] = deque(maxlen=_LAST_LINES)
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._process.pid
+
+    @property
+    def is_gone(self) -> bool:
+        """It has ended; nothing that it was asked for is under way."""
+        return self._process.returncode is not None
 
     async def exchange(self, request: Request) -> Reply:
-        """Send a request and await its reply; raise `CondorUnreachable` when the helper dies or talks garbage."""
+        """Send a request and await its reply.
+
+        Raises:
+            CondorUnreachable: the helper ended in good order or was killed.
+            CondorBroken: it failed by itself, or talks garbage.
+        """
         results: list[Reply | str] = []
 
         async def talk() -> None:
@@ -239,17 +289,21 @@ class _Helper:
         if isinstance(result, Reply):
             return result
         await self.kill()
-        words = f": {self._last_words}" if self._last_words else ""
-        raise CondorUnreachable(f"the schedd helper {result} (exit status {self._process.returncode}){words}")
+        status = self._process.returncode
+        words = f": {self._last_lines[-1]}" if self._last_lines else ""
+        text = f"the schedd helper {result} (exit status {status}){words}"
+        if result == _ENDED and (status is None or status in _HARMLESS_ENDS):
+            raise CondorUnreachable(text)
+        raise CondorBroken(text, "\n".join(self._last_lines))
 
     async def _talk(self, request: Request) -> Reply | str:
         try:
             await self._stdin.send_all(encode_request(request))
         except trio.BrokenResourceError:
-            return "ended"
+            return _ENDED
         line = await self._read_line()
         if not line.endswith(b"\n"):
-            return "ended"
+            return _ENDED
         try:
             reply = decode_reply(line)
         except WireError as error:
@@ -268,7 +322,7 @@ class _Helper:
     async def _drain_stderr(self) -> None:
         while chunk := await self._stderr.receive_some():
             for line in filter(None, chunk.decode(errors="replace").splitlines()):
-                self._last_words = line
+                self._last_lines.append(line)
                 log.debug("schedd helper says", helper=self._name, line=line)
 
     async def close(self) -> None:
@@ -286,7 +340,11 @@ class _Helper:
             with trio.move_on_after(1), suppress(trio.ClosedResourceError):  # a grandchild might hold the pipe open
                 await self._drain_stderr()
         if scope.cancelled_caught:
-            log.error("schedd helper does not die", helper=self._name, pid=self._process.pid)
+            log.error(
+                "schedd helper does not die: nothing is asked in its place until it is gone",
+                helper=self._name,
+                pid=self.pid,
+            )
         with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):  # closing a pipe does not block
             for pipe in (self._stdin, self._stdout, self._stderr):
                 await pipe.aclose()

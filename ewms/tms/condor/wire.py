@@ -30,6 +30,7 @@ class Failure:
 
     kind: ErrorKind
     message: str
+    trace: str = ""
 
 
 @attrs.frozen
@@ -58,7 +59,8 @@ def encode_reply(reply: Reply) -> bytes:
     """One line, newline included."""
     if reply.failure is None:
         return _line({"id": reply.id, "ok": reply.value})
-    return _line({"id": reply.id, "error": {"kind": reply.failure.kind, "message": reply.failure.message}})
+    trace = {"trace": reply.failure.trace} if reply.failure.trace else {}
+    return _line({"id": reply.id, "error": {"kind": reply.failure.kind, "message": reply.failure.message, **trace}})
 
 
 def decode_reply(line: bytes) -> Reply:
@@ -66,8 +68,8 @@ def decode_reply(line: bytes) -> Reply:
     match _object(line):
         case {"id": int() | None as id_, "ok": value}:
             return Reply(id_, value=value)
-        case {"id": int() | None as id_, "error": {"kind": kind, "message": str(message)}} if kind in KINDS:
-            return Reply(id_, failure=Failure(kind, message))
+        case {"id": int() | None as id_, "error": {"kind": kind, "message": str(message), **more}} if kind in KINDS:
+            return Reply(id_, failure=Failure(kind, message, str(more.get("trace", ""))))
     raise WireError(f"not a reply: {_shown(line)}")
 
 

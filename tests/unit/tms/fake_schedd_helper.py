@@ -5,11 +5,12 @@ Started with a file to which it appends its pid.
 
 import json
 import os
+import signal
 import sys
 import time
 
 
-def main() -> None:  # noqa: C901  one case a misbehaviour
+def main() -> None:  # noqa: C901, PLR0912  one case a misbehaviour
     with open(sys.argv[1], "a") as pids:  # noqa: PTH123
         print(os.getpid(), file=pids)
     for line in sys.stdin:
@@ -23,6 +24,12 @@ def main() -> None:  # noqa: C901  one case a misbehaviour
                 time.sleep(float(rest))
             case "die":
                 sys.exit("dying words")
+            case "end":
+                sys.exit(0)
+            case "killed" | "fault":
+                os.kill(os.getpid(), signal.SIGKILL if how == "killed" else signal.SIGSEGV)
+            case "crash":
+                print(1 // 0)
             case "garbage":
                 sys.stdout.write("Warning: not JSON\n")
             case "half":
@@ -36,7 +43,7 @@ def main() -> None:  # noqa: C901  one case a misbehaviour
             case "large":
                 reply["ok"] = [{"text": "x" * 3_000_000}]
             case "refused" | "unreachable" | "bug":
-                reply = {"id": request["id"], "error": {"kind": how, "message": rest}}
+                reply = {"id": request["id"], "error": {"kind": how, "message": rest, "trace": "where it was"}}
             case "stdin-ignored":
                 sys.stdout.write(json.dumps(reply) + "\n")
                 sys.stdout.flush()

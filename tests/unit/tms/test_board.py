@@ -78,11 +78,11 @@ def test_an_expectation_of_another_cluster_does_not_count_here() -> None:
     assert (report.cluster_id, report.compound_statuses) == (7, {"IDLE": {"null": 1}})
 
 
-def test_find_asks_the_log_only() -> None:
+def test_only_a_log_is_a_witness() -> None:
     board = Board()
     board.expect("TF-2", 8, 3)
     board.tally(LOG).feed(submit())
-    assert (board.find("TF-1"), board.find("TF-2"), board.find("TF-3")) == (7, None, None)
+    assert (board.places("TF-1"), board.places("TF-2"), board.places("TF-3")) == ([(LOG, 7)], [], [])
 
 
 def test_completion_is_in_the_report_and_comes_once() -> None:

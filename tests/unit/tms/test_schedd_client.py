@@ -1,16 +1,19 @@
 """The client of the helper processes, with a helper program that hangs, dies and talks garbage."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
+from structlog.testing import capture_logs
 
 from ewms.tms.condor import schedd as schedd_module
-from ewms.tms.condor.base import CondorError, CondorRefused, CondorUnreachable, Schedd, Value
+from ewms.tms.condor.base import CondorBroken, CondorError, CondorRefused, CondorUnreachable, Schedd, Value
 from ewms.tms.condor.schedd import open_schedd
 
 FAKE = Path(__file__).with_name("fake_schedd_helper.py")
@@ -81,15 +84,13 @@ async def test_a_hanging_query_does_not_delay_an_act(fake: Fake) -> None:
 @pytest.mark.parametrize(
     ("how", "words"),
     [
-        ("die", "ended (exit status 1): dying words"),
-        ("garbage", "answered with garbage"),
-        ("half", "ended (exit status 3)"),
-        ("strange", "answered request 99 in place of 1"),
+        ("end", "ended (exit status 0)"),
+        ("killed", "ended (exit status -9)"),
         ("unreachable no daemon", "no daemon"),
         ("hang", "no answer to query within 0.3 s"),
     ],
 )
-async def test_without_a_proper_answer_the_schedd_is_unreachable_and_the_next_call_has_a_new_helper(
+async def test_without_an_answer_the_schedd_is_unreachable_and_the_next_call_has_a_new_helper(
     fake: Fake, how: str, words: str
 ) -> None:
     async with open_schedd(fake.command, call_timeout=0.3 if how == "hang" else 60) as schedd:
@@ -101,6 +102,37 @@ async def test_without_a_proper_answer_the_schedd_is_unreachable_and_the_next_ca
         assert len(fake.started()) == 2
 
 
+@pytest.mark.parametrize(
+    ("how", "words", "trace"),
+    [
+        ("die", "ended (exit status 1): dying words", "dying words"),
+        ("crash", "ended (exit status 1): ZeroDivisionError: integer division or modulo by zero", "Traceback (most recent"),
+        ("fault", "ended (exit status -11)", ""),
+        ("garbage", "answered with garbage", ""),
+        ("half", "ended (exit status 3)", ""),
+        ("strange", "answered request 99 in place of ", ""),
+        ("bug unexpected keyword", "unexpected keyword", "where it was"),
+    ],
+)
+async def test_what_is_wrong_with_the_helper_itself_is_told_with_its_traceback_and_the_next_call_has_a_new_one(
+    fake: Fake, how: str, words: str, trace: str
+) -> None:
+    async with open_schedd(fake.command) as schedd:
+        with capture_logs() as logs:
+            for _ in range(2):
+                with pytest.raises(CondorBroken) as failure:
+                    await ask(schedd, how)
+                assert words in str(failure.value)
+        first, second = [line for line in logs if line["log_level"] == "error"]
+        assert (first["event"], first["call"]) == ("the schedd helper is broken", "query")
+        assert words in first["error"]
+        assert trace in first.get("traceback", "")
+        assert "traceback" not in second  # once
+        assert fake.alive() == []
+        await ask(schedd, "fine")
+        assert len(fake.started()) == 3
+
+
 async def test_a_refusal_keeps_the_helper(fake: Fake) -> None:
     async with open_schedd(fake.command) as schedd:
         with pytest.raises(CondorRefused, match="in HTCondor's words"):
@@ -109,16 +141,39 @@ async def test_a_refusal_keeps_the_helper(fake: Fake) -> None:
         assert len(fake.started()) == 1
 
 
-async def test_a_bug_is_not_a_condor_error(fake: Fake) -> None:
-    async with open_schedd(fake.command) as schedd:
-        with pytest.raises(RuntimeError, match="unexpected keyword"):
-            await ask(schedd, "bug unexpected keyword")
-
-
-async def test_a_helper_that_does_not_start_is_unreachable() -> None:
+async def test_a_helper_that_is_not_there_is_broken() -> None:
     async with open_schedd(["/no/such/program"]) as schedd:
-        with pytest.raises(CondorUnreachable, match="did not start"):
+        with pytest.raises(CondorBroken, match="did not start"):
             await ask(schedd, "x")
+
+
+async def test_nothing_is_asked_in_the_place_of_a_killed_helper_until_it_is_gone(
+    fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that hangs in the kernel: its submit could still get through behind a look-up's back."""
+    monkeypatch.setattr(schedd_module, "REAP_TIMEOUT", 0.1)
+    async with open_schedd(fake.command) as schedd:
+        with monkeypatch.context() as context, capture_logs() as logs:
+            context.setattr(trio.Process, "kill", lambda _self: None)
+            with trio.move_on_after(0.5):
+                await ask(schedd, "hang")
+            (pid,) = fake.alive()
+        assert [line["event"] for line in logs if line["log_level"] == "error"] == [
+            "schedd helper does not die: nothing is asked in its place until it is gone"
+        ]
+        for _ in range(2):
+            with pytest.raises(CondorUnreachable, match=f"pid {pid}.* is not gone"):
+                await ask(schedd, "x")
+        assert fake.started() == [pid]
+        with pytest.raises(CondorRefused, match="told so"):  # by the other helper, which is not concerned
+            await schedd.act("remove", "refused told so", reason="r")
+        os.kill(pid, signal.SIGKILL)
+        with trio.fail_after(30):
+            while is_alive(pid):
+                with suppress(CondorUnreachable):
+                    await ask(schedd, "x")
+        await ask(schedd, "x")
+    assert fake.alive() == []
 
 
 async def test_large_answers_and_floods_of_stderr_pass(fake: Fake) -> None:
@@ -254,5 +309,7 @@ async def test_every_call_can_be_watched(fake: Fake) -> None:
         with pytest.raises(CondorRefused):
             await ask(schedd, "refused no")
         with pytest.raises(CondorUnreachable):
+            await ask(schedd, "end")
+        with pytest.raises(CondorBroken):
             await ask(schedd, "die")
-    assert seen == [("query", None), ("query", CondorRefused), ("query", CondorUnreachable)]
+    assert [fault for _, fault in seen] == [None, CondorRefused, CondorUnreachable, CondorBroken]

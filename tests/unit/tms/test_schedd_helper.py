@@ -14,6 +14,7 @@ htcondor2 = pytest.importorskip("htcondor2")
 
 from ewms.tms.condor import helper  # noqa: E402
 from ewms.tms.condor.ads import plain  # noqa: E402
+from ewms.tms.condor.wire import Request  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +122,40 @@ def test_ad_values() -> None:
         "j": 'absTime("2024-01-01T00:00:00-00:00")',
         "k": 'real("INF")',
     }
+
+
+@pytest.mark.parametrize("error", [ValueError("what"), RuntimeError("what"), MemoryError("what")])
+def test_what_nobody_thought_of_is_a_bug_with_its_traceback(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def plain_fails(_ad: Any) -> None:
+        raise error
+
+    class OneAd:
+        def query(self, *_args: Any, **_options: Any) -> list[str]:
+            return ["ad"]
+
+    monkeypatch.setattr(helper, "plain", plain_fails)
+    monkeypatch.setattr(helper.htcondor2, "Schedd", OneAd)
+    reply = helper.answer(Request(1, "query", {"constraint": "true", "projection": []}))
+    assert reply.failure is not None
+    assert (reply.failure.kind, reply.failure.message) == ("bug", f"{type(error).__name__}: what")
+    assert "in plain_fails" in reply.failure.trace
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("Remote history has been disabled on this schedd", "refused"),
+        ("HISTORY undefined in remote configuration. No such related history to be queried.", "refused"),
+        ("Remote side had parse errors in history file", "refused"),
+        ("Failed to launch history helper process", "refused"),
+        ("Cowardly refusing to queue more than 1000 requests.", "unreachable"),
+        ("Failed to receive history ad.", "unreachable"),
+        ("Failed to receive end-of-message.", "unreachable"),
+    ],
+)
+def test_which_texts_of_a_history_are_refusals(text: str, kind: str) -> None:
+    assert helper.failure_kind("history", htcondor2.HTCondorException(text)) == kind
+    assert helper.failure_kind("query", htcondor2.HTCondorException(text)) == "unreachable"
 
 
 @pytest.mark.parametrize(
