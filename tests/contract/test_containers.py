@@ -5,9 +5,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import apptainer_checks
 import container_checks
 import docker_checks
 import pytest
+import small_images
 
 if TYPE_CHECKING:
     from ewms.testing.docker import DockerHost
@@ -30,6 +32,27 @@ def test_apptainer(check: str, pool: "Pool") -> None:
     directory = pool.job_dir / f"check-{check}"
     argv = [pool.python, str(program), "apptainer", pool.task_image, str(directory), check]
     container_checks.run(pool.command(argv))
+
+
+@pytest.fixture(scope="session")
+def small_disk(pool: "Pool") -> Path:
+    """Too small for any image."""
+    path = pool.job_dir / "small-disk"
+    options = f"size=1m,uid={path.parent.stat().st_uid}"
+    mount = f"mkdir {path} && mount -t tmpfs -o {options} tmpfs {path}"
+    container_checks.run(pool.command(["sh", "-c", mount], user="root"))
+    return path
+
+
+@pytest.mark.pool
+@pytest.mark.parametrize("check", [check.__name__ for check in apptainer_checks.CHECKS])
+def test_apptainers_own(check: str, pool: "Pool", small_disk: Path) -> None:
+    """What only Apptainer has: images of other forms become directories."""
+    for each in (apptainer_checks, container_checks, small_images):
+        shutil.copy(str(each.__file__), pool.job_dir)
+    program = str(pool.job_dir / "apptainer_checks.py")
+    arguments = [pool.task_image, str(pool.job_dir / f"apptainer-{check}"), str(small_disk), check]
+    container_checks.run(pool.command([pool.python, program, *arguments]))
 
 
 @pytest.mark.docker

@@ -10,32 +10,24 @@ What was measured with Apptainer 1.4 and why it is done so:
 - The container is a PID namespace: when its first process dies, all of it is gone.
 """
 
-import fcntl
-import hashlib
 import os
 import re
 import shutil
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import ClassVar, Final
 
 import attrs
-import structlog
-import trio
 
 from ewms.pilot.containers.base import Container, ContainerError, ContainerSpec, ImageUnusable, Mount
+from ewms.pilot.containers.conversion import Converter
 from ewms.pilot.containers.mounts import checked, mount_option
 from ewms.pilot.containers.process import RunningProcess
 from ewms.pilot.containers.processes import Command, Launcher
 from ewms.pilot.directories import read_tail
 from ewms.pilot.settings import PilotSettings
 
-log = structlog.stdlib.get_logger(__name__)
-
-BUILD_LIMIT_S: Final = 3600.0
-"""Conversion of one image, and also the wait for another pilot that converts it."""
-_LOCK_POLL_S: Final = 0.5
 _IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _TAIL: Final = 2000
 _NO_PROGRAM: Final = re.compile(r"executable file not found|no such file or directory|command not found", re.IGNORECASE)
@@ -52,7 +44,7 @@ class ApptainerPlatform:
     program: str
     runtime_env: Mapping[str, str]
     """All of the runtime's own environment."""
-    build_workdir: Path
+    converter: Converter
     must_be_directory: bool
     debug: bool = False
 
@@ -73,25 +65,28 @@ class ApptainerPlatform:
             "APPTAINER_CACHEDIR": settings.apptainer_cachedir,
             "APPTAINER_TMPDIR": settings.apptainer_tmpdir,
         }
+        env = {name: value for name, value in own.items() if value}
+        images = settings.apptainer_build_workdir / f"ewms-pilot-images-{os.getuid()}"
         return cls(
             launcher=launcher,
             program=program,
-            runtime_env={name: value for name, value in own.items() if value},
-            build_workdir=settings.apptainer_build_workdir,
+            runtime_env=env,
+            converter=Converter(launcher=launcher, program=program, env=env, images=images.absolute()),
             must_be_directory=settings.apptainer_must_be_directory,
             debug=settings.container_debug,
         )
 
     async def prepare(self, image: str) -> str:
         """The directory image for `image`; converts other images once, when the settings allow it."""
-        if Path(image).is_dir():  # noqa: ASYNC240  one look, once in a pilot's life
-            return image
+        source = source_of(image)
+        if Path(source).is_dir():  # noqa: ASYNC240  one look, once in a pilot's life
+            return source
         if self.must_be_directory:
             raise ImageUnusable(
                 f"the image {image} is not a directory; give an Apptainer directory image, or set "
                 "_EWMS_PILOT_APPTAINER_IMAGE_DIRECTORY_MUST_BE_PRESENT=false to have it converted"
             )
-        return str(await self._converted(source_of(image)))
+        return str(await self.converter.directory_of(source))
 
     def path_inside(self, mount: Mount) -> Path:
         """The mount's target."""
@@ -122,41 +117,6 @@ class ApptainerPlatform:
         async with self.launcher.run(command) as process:
             yield RunningProcess(process)
 
-    async def _converted(self, source: str) -> Path:
-        """The directory form of `source`, made by the first pilot on this machine that needs it."""
-        images = self.build_workdir / f"ewms-pilot-images-{os.getuid()}"
-        place = images / hashlib.sha256(source.encode()).hexdigest()[:16]
-        try:
-            images.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with trio.move_on_after(BUILD_LIMIT_S) as limit:
-                async with locked(place.with_suffix(".lock")):
-                    if not place.is_dir():
-                        await self._build(source, place)
-        except OSError as error:
-            raise ImageUnusable(f"the image {source} cannot be converted in {images}: {error}") from error
-        if limit.cancelled_caught:
-            raise ImageUnusable(f"the image {source} was not converted within {BUILD_LIMIT_S:g} s")
-        return place
-
-    async def _build(self, source: str, place: Path) -> None:
-        unfinished = place.with_suffix(".unfinished")
-        with _removed_at_the_end(unfinished):
-            log.info("converting the image to a directory", image=source, to=str(place))
-            output = place.with_suffix(".log")
-            command = Command(
-                argv=(self.program, "build", "--force", "--fix-perms", "--sandbox", str(unfinished), source),
-                env=self.runtime_env,
-                cwd=Path("/"),
-                stdout=place.with_suffix(".out"),
-                stderr=output,
-            )
-            async with self.launcher.run(command) as process:
-                ended = await process.wait()
-            if ended.code != 0:
-                said = output.read_text(errors="replace")[-_TAIL:].strip()
-                raise ImageUnusable(f"the image {source} cannot be converted (exit code {ended.code}): {said}")
-            unfinished.rename(place)
-
 
 def run_arguments(spec: ContainerSpec, verb: str = "run") -> list[str]:
     """What follows `apptainer [-s]` on the command line: nothing of it is secret."""
@@ -167,7 +127,9 @@ def run_arguments(spec: ContainerSpec, verb: str = "run") -> list[str]:
 
 
 def source_of(image: str) -> str:
-    """What `apptainer build` takes: a name with neither a dot nor `://` is one of Docker's."""
+    """What `apptainer build` takes: a file, or else a name; one with neither a dot nor `://` is one of Docker's."""
+    if Path(image).exists():
+        return str(Path(image).absolute())
     if "." in image or "://" in image or Path(image).is_absolute():
         return image
     return f"docker://{image}"
@@ -181,25 +143,3 @@ def check_names(names: Iterable[str]) -> None:
                 f"the environment variable {name!r} cannot be set in an Apptainer container: "
                 "use letters, digits and underscores, and not HOME"
             )
-
-
-@asynccontextmanager
-async def locked(path: Path) -> AsyncIterator[None]:
-    """Hold an exclusive lock on `path`; the kernel frees it when the process dies."""
-    with path.open("w") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                await trio.sleep(_LOCK_POLL_S)
-        yield
-
-
-@contextmanager
-def _removed_at_the_end(path: Path) -> Iterator[None]:
-    shutil.rmtree(path, ignore_errors=True)
-    try:
-        yield
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
