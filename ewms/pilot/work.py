@@ -8,6 +8,7 @@
 - A parked event, and one that failed here, is not run here: it goes to the end of its queue, or it is held until the
   pilot ends, when nothing was run since it was last seen.
 - An event that the broker took back while its task ran here waits for that task, and is acked with it.
+- A delivery that the broker took back before its task began is dropped: whoever has the event now runs it.
 - Whatever else ends it (the grace is over, the broker or the machine fails, a bug): hand back.
 """
 
@@ -51,6 +52,8 @@ class Outcome:
     """What was published for the event replaces it, as far as its copies have fewer failures than this."""
     again: bool = False
     """It was settled here before."""
+    dropped: bool = False
+    """The broker has it back already, as far as we can know; the verdict is for where we know too little."""
 
 
 @attrs.frozen(kw_only=True)
@@ -104,8 +107,7 @@ class Work:
         if outcome.verdict is None:
             self._held.append((source, delivery))
             return
-        if outcome.verdict == source.hand_back:
-            self.tally.handed_back += 1
+        self.tally.handed_back += outcome.verdict == source.hand_back and not outcome.dropped
         taken = await give(outcome.verdict, delivery)
         if outcome.settles is not None:
             self.memory.settled(event, newer=outcome.settles, acked=taken)
@@ -123,6 +125,9 @@ class Work:
             if self.memory.is_settled(event):
                 log.info("an event came back that was settled here already", event_id=event.event_id)
                 return Outcome(verdict=source.ack, again=True)
+        if not source.holds(delivery):
+            log.info("the broker took an event back before its task began; it is not run", event_id=event.event_id)
+            return Outcome(verdict=source.hand_back, dropped=True)
         if self.stopping.evicted:
             return Outcome(verdict=source.hand_back)
         return await self._outcome_of_new(source, delivery, event, unreadable)

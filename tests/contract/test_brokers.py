@@ -200,6 +200,17 @@ async def test_a_second_verdict_is_none(broker: Broker, place: Place) -> None:
         assert await nothing_comes(source)
 
 
+async def test_a_delivery_is_held_until_its_verdict(broker: Broker, place: Place) -> None:
+    await put(broker, place.queue, b"x", b"y")
+    async with broker.source(place.queue, prefetch=2) as source:
+        one, other = await take(source), await take(source)
+        assert source.holds(one)
+        assert await source.ack(one)
+        assert (source.holds(one), source.holds(other)) == (False, True)
+        assert not source.holds(Delivery(body=b"", queue=place.queue))
+    assert not source.holds(other)
+
+
 async def test_several_queues_on_one_connection(broker: Broker, place: Place) -> None:
     other = place.queue + "-other"
     await put(broker, place.queue, b"one")

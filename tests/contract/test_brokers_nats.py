@@ -221,6 +221,7 @@ async def test_what_is_in_work_survives_a_broken_connection(server: Server, faul
             first = await take(source)
             await trio.sleep(0.3)  # "b" has come too: what is on its way then comes only after the server's patience
             getattr(proxy, fault)()
+            assert source.holds(first)
             assert await source.ack(first)
             for expected in (b"b", b"c"):
                 delivery = await take(source)
@@ -244,6 +245,10 @@ async def test_what_had_no_sign_of_life_for_too_long_is_taken_back(server: Serve
             again = await take(other)
             assert (again.body, again.returned, again.message_id) == (b"a", 1, delivery.message_id)
             proxy.resume()
+            assert other.holds(again)
+            with trio.fail_after(PATIENCE):
+                while source.holds(delivery):  # noqa: ASYNC110  our clock is behind the server's by a moment
+                    await trio.sleep(0.01)
             assert not await source.reject(delivery)
             assert await other.ack(again)
 

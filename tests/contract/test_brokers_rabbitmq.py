@@ -152,6 +152,7 @@ async def test_after_a_broken_connection_all_goes_on(server: Server, fault: str)
         await put(broker, server.queue, b"a", b"b", b"c")
         async with broker.source(server.queue, prefetch=2) as source, broker.sink(server.queue) as sink:
             first = await take(source)
+            assert source.holds(first)
             getattr(proxy, fault)()
             # "b" was pushed, but not given out: it is forgotten here, and comes again.
             bodies: set[bytes] = set()
@@ -159,6 +160,7 @@ async def test_after_a_broken_connection_all_goes_on(server: Server, fault: str)
                 delivery = await take(source)
                 if await source.ack(delivery):
                     bodies.add(delivery.body)
+            assert not source.holds(first)
             assert not await source.ack(first)
             await sink.publish(b"d", message_id="d")
             assert (await take(source)).body == b"d"
@@ -295,6 +297,7 @@ async def outlast_consumer_timeout(rabbit: RabbitServer) -> None:
         short = await take(source)
         again = await take(source)
         assert (again.body, again.returned) == (b"long", 1)
+        assert [source.holds(each) for each in (long, short, again)] == [False, False, True]
         assert not await source.ack(short), "nobody can know whether it was taken back"
         assert not await source.ack(long)
         assert await source.ack(again)

@@ -167,6 +167,9 @@ class FakeSource:
         await self.world.on_receive(delivery)
         return delivery
 
+    def holds(self, delivery: Delivery) -> bool:
+        return delivery.message_id not in self.world.lost
+
     async def stop(self) -> None:
         await trio.lowlevel.checkpoint()
         self.world.diary.append("source stops")

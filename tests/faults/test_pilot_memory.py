@@ -75,6 +75,9 @@ class Endless:
         await trio.lowlevel.checkpoint()
         self.published += 1
 
+    def holds(self, delivery: Delivery) -> bool:
+        return True
+
     async def stop(self) -> None:
         await trio.lowlevel.checkpoint()
 

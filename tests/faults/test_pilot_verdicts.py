@@ -3,6 +3,7 @@
 import signal
 from pathlib import Path
 
+import attrs
 import pytest
 import trio
 from pilot_fakes import Task, World, copy, infile
@@ -403,6 +404,34 @@ async def test_the_stop_order(autojump_clock: MockClock, world: World) -> None:
         "source closes",
         "broker closes",
     ]
+
+
+# --- what the broker took back ---
+
+
+async def test_an_event_that_was_taken_back_before_its_task_began_is_dropped_and_not_run(
+    autojump_clock: MockClock, world: World
+) -> None:
+    """It was received in advance; then the connection broke, and whoever gets the event now runs it: here, us."""
+
+    async def task(spec: ContainerSpec) -> int:
+        if infile(spec) == b"long":
+            await trio.sleep(20)
+            world.lost.add("in-1")
+        return await copy(spec)
+
+    async def redeliver(name: str, delivery: Delivery) -> None:
+        if (name, delivery.message_id) == ("hand_back", "in-1"):
+            assert world.outputs == ["long"]
+            world.lost.clear()
+            world.queues["in"].append(attrs.evolve(delivery, returned=1))
+
+    world.task, world.on_verdict = task, redeliver
+    world.put("long", "in advance")
+    assert await world.run(prefetch=2) == ExitStatus.OK
+    assert world.outputs == ["long", "in advance"]
+    assert world.verdicts == [("ack", "in-0"), ("hand_back", "in-1"), ("ack", "in-1")]
+    assert world.diary.count("container starts") == 2
 
 
 # --- cancelled at each await that holds something ---

@@ -60,6 +60,9 @@ class Source(Protocol):
             BrokerLost: reconnecting was given up.
         """
 
+    def holds(self, delivery: Delivery) -> bool:
+        """Whether it is without a verdict and, as far as we can know, the broker has not taken it back."""
+
     async def stop(self) -> None:
         """Take nothing more, and hand back what was not given out; verdicts can still be given."""
 

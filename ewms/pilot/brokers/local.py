@@ -89,9 +89,11 @@ class LocalBroker:
         """Consume `queue`; leaving it frees what got no verdict."""
         store = self._store
         owner = await self.call(lambda: Owner(store.directory))
+        source = LocalSource(self, store, queue, owner.name, prefetch)
         try:
-            yield LocalSource(self, store, queue, owner.name, prefetch)
+            yield source
         finally:
+            source.forget()
             with trio.move_on_after(_RELEASE_TIMEOUT, shield=True) as release:
                 await self.call(lambda: store.release(owner.name, count=False))
             if release.cancelled_caught:
@@ -167,10 +169,18 @@ class LocalSource:
         if freed:
             log.warning("a consumer died, its messages go to others", queue=self._queue, messages=freed)
 
+    def holds(self, delivery: Delivery) -> bool:
+        """Whether it has no verdict: from a living consumer nobody takes anything."""
+        return delivery.tag in self._held
+
     async def stop(self) -> None:
         """Take nothing more; there is nothing to hand back, because only `receive` takes."""
         self._stopped = True
         await trio.lowlevel.checkpoint()
+
+    def forget(self) -> None:
+        """Hold nothing any more."""
+        self._held.clear()
 
     async def ack(self, delivery: Delivery) -> bool:
         """Forget the message."""

@@ -181,10 +181,15 @@ class NatsSource(KeptSource):
         while True:
             delivery = await self._next_pushed()
             held: Held = delivery.tag
-            if held in self._held and not held.settling and held.is_ours:
+            if self.holds(delivery):
                 held.given_out = True
                 return delivery
             self._forget(held)
+
+    def holds(self, delivery: Delivery) -> bool:
+        """Whether its time with us is not over."""
+        held: Held = delivery.tag
+        return held in self._held and not held.settling and held.is_ours
 
     async def ack(self, delivery: Delivery) -> bool:
         """Done; the server confirms it. A late one is told too: it may spare somebody the work."""

@@ -97,6 +97,11 @@ class RabbitSource(KeptSource):
                 self._without_verdict.add(delivery.tag)
                 return delivery
 
+    def holds(self, delivery: Delivery) -> bool:
+        """Whether its channel lives, and the broker may not have taken back just this one."""
+        tag = delivery.tag
+        return tag in self._without_verdict and tag not in self._doubtful and not tag.channel.closed.is_set()
+
     async def ack(self, delivery: Delivery) -> bool:
         """Sent means done: AMQP confirms no acks, and an ack that gets lost means a redelivery."""
         return await self._verdict(delivery, WireChannel.ack)
