@@ -9,6 +9,8 @@ import signal
 import stat
 import subprocess
 import sys
+import tarfile
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -115,6 +117,42 @@ async def what_the_daemon_refuses_is_the_runtimes_fault(bench: Bench) -> None:
     own = attrs.evolve(bench, platform=attrs.evolve(bench.platform, options=options))
     with _refused("no-such-user"):
         await own.run("true")
+    assert await containers(bench) == []
+
+
+async def the_self_check_starts_a_container_and_removes_it(bench: Bench) -> None:
+    """One that runs `true`, and nothing of the image's own; an image without `true` is as good."""
+    ask = client(bench).ask
+    archive = bench.directory / "image.tar"
+    with tarfile.open(archive, "w"):
+        pass
+    await ask("import", str(archive), "empty:1")
+    made = (await ask("create", bench.image, "true")).strip()
+    await ask("commit", "--change", f'ENTRYPOINT ["touch", "{bench.inside}/touched"]', made, "touching:1")
+    await ask("rm", made)
+    began = f"{time.time():.3f}"
+    for image in ("touching:1", "empty:1"):
+        await bench.platform.check(attrs.evolve(bench.spec(), image=image))
+    until = f"{time.time():.3f}"
+    seen = (await ask("events", "--since", began, "--until", until, "--format", "{{.Action}}")).split()
+    assert [seen.count(action) for action in ("create", "start", "destroy")] == [2, 2, 2], seen
+    assert await containers(bench) == []
+    assert not (bench.io / "touched").exists()
+    assert await attrs.evolve(bench, image="touching:1").run() == 0
+    assert (bench.io / "touched").exists()
+    await ask("rmi", "touching:1", "empty:1")
+
+
+async def a_machine_on_which_no_container_starts_is_said(bench: Bench) -> None:
+    assert isinstance(bench.platform, DockerPlatform)
+    nobody = attrs.evolve(bench.platform.options, user="no-such-user")
+    with _refused("no-such-user"):
+        await attrs.evolve(bench.platform, options=nobody).check(bench.spec())
+    with _refused("No such image|not found"):
+        await bench.platform.check(attrs.evolve(bench.spec(), image="never-pulled:1"))
+    lost = attrs.evolve(client(bench), env={**client(bench).env, "DOCKER_HOST": "unix:///no/such/socket"})
+    with _refused("/no/such/socket"):
+        await attrs.evolve(bench.platform, client=lost).check(bench.spec())
     assert await containers(bench) == []
 
 
@@ -252,6 +290,8 @@ CHECKS: tuple[Callable[[Bench], Awaitable[None]], ...] = (
     what_a_container_used_is_known,
     a_tasks_own_125_is_its_exit_code,
     what_the_daemon_refuses_is_the_runtimes_fault,
+    the_self_check_starts_a_container_and_removes_it,
+    a_machine_on_which_no_container_starts_is_said,
     a_client_that_was_killed_takes_its_container_with_it,
     cancelled_at_any_moment_nothing_stays,
     without_its_daemon_a_container_is_gone_all_the_same,

@@ -30,6 +30,8 @@ _CLIENTS_WORDS: Final = re.compile(
     r"(docker: |(time=\S+ level=(error|fatal) msg=\"?)?(?=error waiting for container))(?P<said>.*?)\"?$"
 )
 _ADVICE: Final = re.compile(r"(See|Run) 'docker (run )?--help'")
+# The client's words for what the image does not have, and those of the init process, which looks for it then.
+_NOT_IN_THE_IMAGE: Final = r'exec:? "?{program}"?(: executable file| failed: No such file|: stat .*no such file)'
 
 
 @attrs.frozen
@@ -82,9 +84,15 @@ class RunOptions:
 
 
 def run_words(
-    spec: ContainerSpec, options: RunOptions, *, env_file: Path, id_file: Path, by_client: Iterable[str]
+    spec: ContainerSpec,
+    options: RunOptions,
+    *,
+    env_file: Path,
+    id_file: Path,
+    by_client: Iterable[str] = (),
+    entrypoint: str = "",
 ) -> list[str]:
-    """What follows `docker` on the command line: nothing of it is secret.
+    """What follows `docker` on the command line: nothing of it is secret. `entrypoint` takes the place of the image's.
 
     - `--init`: as PID 1 a task would not die of its own signals, nor reap what it leaves behind.
     - `no-new-privileges`: a set-uid program of the image could become root, and leave set-uid files in the data hub.
@@ -104,6 +112,8 @@ def run_words(
         words += ["--mount", mount_option(mount)]
     if options.shm_size:
         words += ["--shm-size", options.shm_size]
+    if entrypoint:
+        words += ["--entrypoint", entrypoint]
     return [*words, spec.image, *spec.args]
 
 
@@ -124,6 +134,11 @@ def runtime_complaint(stderr: str) -> str:
     if said:
         return said[-1]
     return " ".join(lines[: advice[0]]) if advice else ""
+
+
+def lacks(program: str, stderr: str) -> bool:
+    """Whether a container did start, as its stderr says, and only `program` was not in its image."""
+    return re.search(_NOT_IN_THE_IMAGE.format(program=re.escape(program)), stderr) is not None
 
 
 def leftover_rows(listing: str) -> Sequence[tuple[str, str, bool]]:

@@ -11,6 +11,7 @@ from ewms.pilot.containers.base import ContainerError, ContainerSpec, Mount
 from ewms.pilot.containers.dockerwords import (
     HOME,
     RunOptions,
+    lacks,
     leftover_rows,
     passed,
     run_words,
@@ -138,6 +139,29 @@ def test_the_clients_own_words_are_told_from_the_tasks(stderr: str, complaint: s
     said = runtime_complaint(stderr)
     assert said.startswith(complaint)
     assert bool(said) == bool(complaint)
+
+
+@pytest.mark.parametrize(
+    ("stderr", "lacking"),
+    [
+        ("", False),
+        ("[FATAL tini (7)] exec true failed: No such file or directory\n", True),
+        ('docker: … runc create failed: exec: "true": executable file not found in $PATH: unknown.\n', True),
+        ('docker: … exec: "true": stat true: no such file or directory: unknown.\n', True),
+        ("docker: Error response from daemon: error mounting /a: no such file or directory\n", False),
+        ("[FATAL tini (7)] exec truely failed: No such file or directory\n", False),
+        ("docker: Error response from daemon: no space left on device.\n", False),
+    ],
+)
+def test_only_a_missing_program_is_no_fault_of_the_machine(stderr: str, lacking: bool) -> None:
+    assert lacks("true", stderr) is lacking
+
+
+def test_an_entrypoint_comes_before_the_image() -> None:
+    options = RunOptions(owner="me", user="0:0")
+    given = run_words(spec(), options, env_file=Path("/env"), id_file=Path("/id"), entrypoint="true")
+    assert given[given.index("img:1") - 2 : given.index("img:1")] == ["--entrypoint", "true"]
+    assert "--entrypoint" not in words()
 
 
 def test_rows_of_the_listing() -> None:
