@@ -1,6 +1,7 @@
 """A task's optional limits, what it used, and how it is told."""
 
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 import structlog
 import trio
-from pilot_fakes import World, copy
+from pilot_fakes import World, copy, infile
 from trio.testing import MockClock
 
 from ewms.pilot.containers.base import ContainerSpec
@@ -120,6 +121,23 @@ async def test_what_tasks_used_is_told_in_each_line_and_at_the_end(
     (summary,) = (world.tmp_path / "ewms-pilot-data").glob("summary-*.json")
     told = json.loads(summary.read_text())
     assert (told["succeeded"], told["failed"], told["wall_s"]["count"]) == (2, 0, 2)
+
+
+async def test_what_events_hold_is_in_no_log(
+    autojump_clock: MockClock, world: World, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def task(spec: ContainerSpec) -> int:
+        spec.stdout.write_text("written to stdout")
+        await copy(spec)
+        return int(infile(spec) == b"private, failing")
+
+    world.task = task
+    world.put("private, working", "private, failing")
+    with caplog.at_level(logging.DEBUG):
+        assert await world.run() == ExitStatus.TASKS_FAILED
+    assert "task done" in caplog.text
+    assert "private" not in caplog.text + "".join(capsys.readouterr())
+    assert "written to stdout" not in caplog.text
 
 
 async def test_the_memory_of_a_tree_includes_children() -> None:

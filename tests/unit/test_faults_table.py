@@ -20,7 +20,7 @@ def rows() -> dict[str, list[tuple[str, str]]]:
     return dict(found)
 
 
-@pytest.mark.parametrize("service", ["T"])
+@pytest.mark.parametrize("service", ["T", "P"])
 def test_every_fault_has_its_row(rows: dict[str, list[tuple[str, str]]], service: str) -> None:
     assert {number for number in rows if number[0] == service} == {f"{service}{n}" for n in range(1, 17)}
 
