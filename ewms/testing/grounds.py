@@ -81,7 +81,6 @@ def pool_ground(pool: Pool, work_dir: Path) -> Ground:
         queues=MqclientQueues(pool.broker_address, pool.broker_token),
         tms_settings={
             **_ONE_MACHINE,
-            "TMS_BASE_REQUIREMENTS": "HasSingularity",
             "CVMFS_PILOT_PATH": pool.pilot_image_base,
         },
         python=pool.python,
