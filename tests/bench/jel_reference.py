@@ -36,11 +36,10 @@ class Reference:
         if proc < 0 or number not in {*STATUS_OF, 8, 12} or (number == 8 and not is_told(event["Info"])):
             return
         known = (cluster, proc) in self.jobs
-        job = self.jobs.setdefault((cluster, proc), {"status": "IDLE", "pilot": "null", "error": None, "old": False})
+        job = self.jobs.setdefault((cluster, proc), {"status": "IDLE", "pilot": "null", "error": None})
         if number == 8:
             name, _, value = event["Info"].partition(": ")
             job["pilot" if name.endswith("Status") else "error"] = classad_value(value.encode())
-            job["old"] = job["old"] and name.endswith("Status")
         elif number == 12:
             reason = hold_words(event.get("HoldReasonCode"), event.get("HoldReason", ""))
             job["status"] = f"HELD: {group_of(reason)}"
@@ -48,9 +47,7 @@ class Reference:
         elif number != 0 or not known:
             job["status"] = STATUS_OF[number]
         if number in {1, 4, 7, 13, 24}:
-            job["pilot"], job["old"] = "null", True
-        elif job["old"] and (number == 5 or job["pilot"] == "Done"):
-            job["error"] = None
+            job["pilot"], job["error"] = "null", None
 
     def snapshot(self) -> Snapshot:
         found: Snapshot = {}

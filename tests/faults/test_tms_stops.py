@@ -1,7 +1,10 @@
 """Stopping, reporting and completing: the order of the WMS's calls, and consistent ends of odd stories."""
 
 import gc
+import threading
+from pathlib import Path
 
+import pytest
 import trio
 from tms_bench import Bench, until
 
@@ -9,6 +12,7 @@ from ewms.secret import MASK, Secret, redact
 from ewms.testing.fakeschedd import Moment
 from ewms.testing.wms import Fault
 from ewms.tms.condor.base import CondorRefused, CondorUnreachable
+from ewms.tms.eventlog.reader import Piece, Position, read_on
 from ewms.tms.outbox import Stage
 from ewms.wms.models import Phase
 
@@ -89,7 +93,9 @@ async def test_completion_waits_for_the_stop_that_is_under_way(bench: Bench) -> 
         await completed(bench, uuid)
         await trio.sleep(0.1)
     assert bench.taskforce(uuid).phase == Phase.CONDOR_COMPLETE  # not overwritten by a late condor-rm
-    assert [each for each in bench.posts(uuid) if each != "statuses"][-2:] == ["condor-rm", "condor-complete"]
+    posts = bench.posts(uuid)
+    first_try = posts.index("condor-rm")
+    assert posts[first_try:] == ["condor-rm"] * 21 + ["statuses", "condor-complete"]  # the last statuses wait, too
 
 
 async def test_a_schedd_that_is_away_delays_a_stop_and_fails_nothing(bench: Bench) -> None:
@@ -243,11 +249,8 @@ async def test_errors_that_are_gone_go_at_the_wms_too(bench: Bench) -> None:
         await until(lambda: bool(bench.taskforce(uuid).top_task_errors))
     async with bench.tms():  # what the WMS shows is known after a restart, too
         bench.schedd.write(1, "001", 0, "Job executing on host: <127.0.0.1:9618>")
-        await until(lambda: bench.taskforce(uuid).compound_statuses.get("RUNNING") == {"null": 1})
-        assert bench.taskforce(uuid).top_task_errors  # until that run has an outcome of its own
-        bench.schedd.write(1, "008", 0, 'HTChirpEWMSPilotStatus: "Done"')
         await until(lambda: not bench.taskforce(uuid).top_task_errors)
-        assert bench.taskforce(uuid).compound_statuses == {"RUNNING": {"Done": 1}, "IDLE": {"null": 1}}
+        assert bench.taskforce(uuid).compound_statuses == {"RUNNING": {"null": 1}, "IDLE": {"null": 1}}
 
 
 async def test_queue_tokens_are_hidden_while_their_taskforce_lives(bench: Bench) -> None:
@@ -321,15 +324,133 @@ async def test_a_stop_order_that_meets_a_withdrawn_start(bench: Bench) -> None:
     assert posts[-1] == "condor-complete"
 
 
-async def test_a_crash_between_removal_and_its_confirmation(bench: Bench) -> None:
+@pytest.mark.parametrize("entry_is_lost", [False, True], ids=["", "cluster of today's tool"])
+async def test_a_crash_between_removal_and_its_confirmation(bench: Bench, entry_is_lost: bool) -> None:
     async with bench.tms() as ctx:
         uuid = await started(bench)
-    await ctx.remove(uuid, 1, "what the run before did last")
-    bench.stop(uuid)
-    bench.standin.faults.add(Fault(path="*/pending-stopper/*", status=503, count=3))  # the log is read first
-    async with bench.tms():
+        if entry_is_lost:
+            await ctx.ledger.forget(uuid)
+        bench.standin.faults.add(Fault(path="*/condor-rm/*", drop=True))
+        bench.stop(uuid)
+        await until(lambda: "condor-rm" in bench.posts(uuid))
+    assert not bench.schedd.queued
+    bench.standin.faults.clear()
+    bench.standin.faults.add(Fault(path="*/pending-stopper/*", status=503))  # the end is known before the order
+    before = len(bench.posts(uuid))
+    async with bench.tms() as ctx:
         await completed(bench, uuid)
-        await trio.sleep(0.2)
+        await until(lambda: not ctx.outbox.counts())
+        entry = await ctx.ledger.read(uuid)
+    assert bench.posts(uuid)[before:] == ["condor-rm", "statuses", "condor-complete"]
+    assert entry is not None
+    assert not entry.has_open_stop
+
+
+async def test_an_interrupted_stop_that_cannot_go_on_holds_up_no_other(bench: Bench) -> None:
+    async with bench.tms() as ctx:
+        uuid, other = await started(bench), await started(bench)
+        await ctx.ledger.update(uuid, stop_began_at=1.0)  # as before a kill -9: nothing is removed yet
+    bench.stop(uuid)
+    away = True
+
+    async def lose(called: str, when: Moment) -> None:
+        await trio.lowlevel.checkpoint()
+        if away and called == "act":
+            raise CondorUnreachable("no answer")
+
+    bench.schedd.hook = lose
+    async with bench.tms() as ctx:
+        bench.schedd.write(2, "001", 0, "Job executing on host: <127.0.0.1:9618>")
+        await until(lambda: "RUNNING" in bench.taskforce(other).compound_statuses)
+        assert ctx.outbox.counts() == {"open": 1, "stopping": 1}
+        away = False
+        await completed(bench, uuid)
+    assert [cluster.uuid for cluster in bench.schedd.queued] == [other]
+
+
+async def test_a_stop_that_was_taken_back_while_the_tms_was_down(bench: Bench) -> None:
+    async with bench.tms() as ctx:
+        uuid = await started(bench)
+        await ctx.ledger.update(uuid, stop_began_at=1.0)
+    async with bench.tms():
+        bench.schedd.write(1, "001", 0, "Job executing on host: <127.0.0.1:9618>")
+        await until(lambda: "RUNNING" in bench.taskforce(uuid).compound_statuses)
+    assert bench.schedd.queued
+    assert "condor-rm" not in bench.posts(uuid)
+
+
+async def test_a_stop_while_the_log_is_still_read_concludes_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with bench.tms():
+        uuid = await started(bench)
+    for checkpoint in (bench.settings.state_dir / "watch").glob("*"):
+        checkpoint.unlink()
+    bench.schedd.finish(1)
+    bench.stop(uuid)
+    may_read = threading.Event()
+
+    def read_late(path: Path, position: Position) -> Piece:
+        assert may_read.wait(60)
+        return read_on(path, position)
+
+    monkeypatch.setattr("ewms.tms.watch.read_on", read_late)
+    before = len(bench.posts(uuid))
+    async with bench.tms():
+        try:
+            await until(lambda: bench.taskforce(uuid).phase == Phase.CONDOR_RM)
+            await trio.sleep(0.5)  # time to conclude that nobody knows the cluster
+            assert bench.posts(uuid)[before:] == ["condor-rm"]
+        finally:
+            may_read.set()
+        await completed(bench, uuid)
+    assert bench.posts(uuid)[before:] == ["condor-rm", "statuses", "condor-complete"]
+    assert bench.taskforce(uuid).compound_statuses == {"COMPLETED": {"null": 2}}
+
+
+async def test_an_end_that_the_wms_does_not_take_is_told_again(bench: Bench) -> None:
+    async with bench.tms() as ctx:
+        uuid = await started(bench)
+        bench.standin.faults.add(Fault(path="*/condor-complete/*", status=400, count=2))
+        bench.schedd.finish(1)
+        await until(lambda: ctx.outbox.counts() == {"refused": 1})
+        await completed(bench, uuid)
+        await until(lambda: not ctx.outbox.counts())
+        entry = await ctx.ledger.read(uuid)
+    assert bench.posts(uuid).count("condor-complete") == 3
+    assert entry is not None
+    assert entry.completed_at is not None
+    assert bench.taskforce(uuid).phase_change_log[-1].source_event_time == entry.ended_at
+
+
+async def test_a_refused_end_that_somebody_put_right_is_not_told_again(bench: Bench) -> None:
+    async with bench.tms() as ctx:
+        uuid = await started(bench)
+        bench.standin.faults.add(Fault(path="*/condor-complete/*", status=400, count=1))
+        bench.schedd.finish(1)
+        await until(lambda: ctx.outbox.counts() == {"refused": 1})
+        document = bench.standin.state.taskforce_document(uuid)
+        bench.standin.state.store.save([("taskforces", document | {"phase": str(Phase.CONDOR_COMPLETE)})])
+        await until(lambda: not ctx.outbox.counts())
     assert bench.posts(uuid).count("condor-complete") == 1
-    assert bench.posts(uuid)[-1] == "condor-complete"
-    assert "condor-rm/failed" not in bench.posts(uuid)
+
+
+async def test_an_end_that_a_crash_kept_from_the_ledger_is_noted_by_the_next_run(bench: Bench) -> None:
+    async with bench.tms() as ctx:
+        uuid, living = await started(bench), await started(bench)
+        bench.schedd.finish(1)
+        await completed(bench, uuid)
+        await until(lambda: ctx.outbox.counts() == {"open": 1})
+        noted = await ctx.ledger.read(uuid)
+    assert noted is not None
+    await ctx.ledger.update(uuid, ended_at=None, completed_at=None)  # as after a kill -9 before the note
+    before = bench.posts(uuid)
+    async with bench.tms() as ctx:
+        with trio.fail_after(30):
+            while (entry := ctx.ledger.read_now(uuid)) is None or entry.completed_at is None:  # noqa: ASYNC110
+                await trio.sleep(0.01)
+        other = await ctx.ledger.read(living)
+    assert entry.ended_at == noted.ended_at
+    assert other is not None
+    assert other.completed_at is None
+    assert [each for each in bench.posts(uuid) if each != "statuses"] == [each for each in before if each != "statuses"]

@@ -17,7 +17,6 @@ from ewms.tms.eventlog.statuses import (
     JobState,
     JobStatus,
     after,
-    went_to_its_end,
     with_pilot_status,
 )
 
@@ -56,8 +55,6 @@ class Cluster:
         """What a sign (an event's number, or a chirp's status text) makes of a state, as far as that was asked for."""
         self.errors: dict[int, str] = {}
         """The group of the current error of each job that has one."""
-        self.outlived: set[int] = set()
-        """Jobs of which that error is an earlier run's: it is shown until the run that followed says how it went."""
         self._states: list[JobState] = [JobState("", None)]
         self._codes: dict[JobState, int] = {}
         self._groups: Counter[str] = Counter()
@@ -107,7 +104,6 @@ class Cluster:
     def fail(self, proc: int, error: str) -> bool:
         """A pilot told an error, which is now its current one; True if that is news."""
         group = group_of(error)
-        self.outlived.discard(proc)
         if self.errors.get(proc) == group:
             return False
         self.forget_error(proc)
@@ -116,18 +112,8 @@ class Cluster:
         self._examples.setdefault(group, _cut(error))
         return True
 
-    def outlive_error(self, proc: int) -> None:
-        """A run ended, or a new one begins: an error that a job has is an earlier run's from now on."""
-        if proc in self.errors:
-            self.outlived.add(proc)
-
-    def end_of_run(self, proc: int) -> bool:
-        """A run went to its end; True if that drops the error of an earlier one (its own is kept)."""
-        return proc in self.outlived and self.forget_error(proc)
-
     def forget_error(self, proc: int) -> bool:
-        """Drop a job's error; True if it had one."""
-        self.outlived.discard(proc)
+        """A new run begins; True if the last one's error is dropped by that."""
         group = self.errors.pop(proc, None)
         if group is None:
             return False
@@ -147,7 +133,7 @@ class Cluster:
         self.closed, self.removed_at = True, at if at is not None else self._last_end or 0
         self._groups = Counter(dict(self._top()))
         self._examples = {key: text for key, text in self._examples.items() if self._needs(key)}
-        self.codes, self.errors, self.outlived, self.moves = array("H"), {}, set(), {}
+        self.codes, self.errors, self.moves = array("H"), {}, {}
         return True
 
     # --- what follows ---
@@ -217,10 +203,9 @@ class Cluster:
             if code:
                 self.reach(proc)
                 self.set_state(proc, later._states[code])
+                self.forget_error(proc)
                 if proc in later.errors:
                     self.fail(proc, later.errors[proc])
-                elif went_to_its_end(later._states[code]):
-                    self.forget_error(proc)
 
     # --- on disk ---
 
@@ -239,7 +224,6 @@ class Cluster:
             "counts": self.counts[1:],
             "codes": base64.b64encode(zlib.compress(self.codes.tobytes(), 1)).decode(),
             "errors": list(self.errors.items()),
-            "outlived": sorted(self.outlived),
             "groups": dict(self._groups),
             "examples": self._examples,
         }
@@ -256,7 +240,6 @@ class Cluster:
         self.counts[1:] = saved["counts"]
         self.codes.frombytes(zlib.decompress(base64.b64decode(saved["codes"])))
         self.errors = {int(proc): group for proc, group in saved["errors"]}
-        self.outlived = set(saved["outlived"])
         self._groups, self._examples = Counter(saved["groups"]), dict(saved["examples"])
         return self
 

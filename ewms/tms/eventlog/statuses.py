@@ -6,7 +6,6 @@ from typing import Final, NamedTuple
 
 import attrs
 
-from ewms.contract import PilotStatus
 from ewms.tms.eventlog.format import text_of
 
 
@@ -35,18 +34,13 @@ class JobState(NamedTuple):
 
 @attrs.frozen
 class Effect:
-    """The status that an event gives to a job, and whether it ends a run, or begins one.
-
-    The pilot status is gone then. An error that the run told stays until the next run has an outcome of its own: an
-    error, `Done`, or the job's termination. So it can be read, however soon a requeued job runs again.
-    """
+    """The status that an event gives to a job, and whether it ends a run (pilot status and error are gone then)."""
 
     status: JobStatus
     new_run: bool = False
 
 
 SUBMITTED: Final = b"000"
-TERMINATED: Final = b"005"
 CHIRP: Final = b"008"
 HELD: Final = b"012"
 AD: Final = b"028"
@@ -58,7 +52,7 @@ RESUMED: Final = b"038"
 EFFECTS: Final = {
     b"001": Effect(JobStatus.RUNNING, new_run=True),  # executing; may come again without an eviction
     b"004": Effect(JobStatus.IDLE, new_run=True),  # evicted, or terminated and requeued
-    TERMINATED: Effect(JobStatus.COMPLETED),
+    b"005": Effect(JobStatus.COMPLETED),  # terminated
     b"007": Effect(JobStatus.IDLE, new_run=True),  # shadow exception
     b"009": Effect(JobStatus.REMOVED),  # aborted
     b"010": Effect(JobStatus.SUSPENDED),
@@ -79,11 +73,6 @@ NO_EFFECT: Final = frozenset(b"%03d" % number for number in range(200)) - EFFECT
 def after(effect: Effect, before: JobState | None) -> JobState:
     """A job's state after an event; before its first event a job has none."""
     return JobState(effect.status, None if effect.new_run or before is None else before.pilot)
-
-
-def went_to_its_end(state: JobState) -> bool:
-    """Whether the last run of a job ended by itself, not by its machine, its user or a policy."""
-    return state.job == JobStatus.COMPLETED or state.pilot == PilotStatus.DONE
 
 
 def with_pilot_status(status: str, before: JobState | None) -> JobState:

@@ -9,19 +9,17 @@ from collections.abc import Callable, Mapping
 from datetime import date
 from typing import Any, Final
 
-from ewms.contract import CHIRP_PREFIX, MAX_CHIRP_BYTES, ChirpAttribute, PilotStatus
+from ewms.contract import CHIRP_PREFIX, MAX_CHIRP_BYTES, ChirpAttribute
 from ewms.tms.eventlog import statuses
 from ewms.tms.eventlog.cluster import Cluster, JsonObject
 from ewms.tms.eventlog.format import Frames, classad_value, event_time, frames, taskforce_named, text_of
-from ewms.tms.eventlog.statuses import CHIRP, EFFECTS, ENDED, NEW_RUN, NO_EFFECT, SPECIAL, TERMINATED
+from ewms.tms.eventlog.statuses import CHIRP, EFFECTS, ENDED, NEW_RUN, NO_EFFECT, SPECIAL
 
 _PREFIX: Final = CHIRP_PREFIX.encode()
 _STATUS: Final = f"{ChirpAttribute.STATUS}: ".removeprefix(CHIRP_PREFIX).encode()
 _ERROR: Final = f"{ChirpAttribute.ERROR}: ".removeprefix(CHIRP_PREFIX).encode()
 _QUOTE: Final = ord('"')
 _ENDING: Final = frozenset(number for number, effect in EFFECTS.items() if effect.status in ENDED)
-_ENDS_OF_RUNS: Final = frozenset({TERMINATED, _STATUS + f'"{PilotStatus.DONE}"'.encode()})
-"""Signs that a run went to its end by itself: what an earlier run told is history then."""
 _MAX_STATUS: Final = 60  # characters
 _MAX_SIGNS: Final = 200  # a pilot's status could be any text
 _HOLD_CODE: Final = re.compile(rb"\n\tHoldCode \d")
@@ -89,11 +87,8 @@ class Tally:
                 self.changed.add(cluster.cluster_id)
                 if sign in _ENDING:
                     cluster.end_of_job(event, self.near)
-            if cluster.errors:
-                if sign in NEW_RUN:
-                    cluster.outlive_error(proc)
-                elif sign in _ENDS_OF_RUNS and cluster.end_of_run(proc):
-                    self.changed.add(cluster.cluster_id)
+            if cluster.errors and sign in NEW_RUN and cluster.forget_error(proc):
+                self.changed.add(cluster.cluster_id)
         return found
 
     def _cluster(self, text: bytes) -> Cluster:

@@ -93,7 +93,7 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
     assert checkpoint.known_logs(path.parent) == {"2026-11-21.tms.jel"}
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"format":0}', '{"format":2,"position":{}}', "\x00" * 50])
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"format":0}', '{"format":1,"position":{}}', "\x00" * 50])
 def test_an_unusable_checkpoint_says_so(tmp_path: Path, text: str) -> None:
     path = tmp_path / "c"
     path.write_text(text)

@@ -6,7 +6,7 @@ from datetime import date
 
 import pytest
 
-from ewms.tms.eventlog.cluster import MAX_STATES, merged
+from ewms.tms.eventlog.cluster import MAX_STATES
 from ewms.tms.eventlog.format import _minute, classad_value, event_time, taskforce_named
 from ewms.tms.eventlog.grouping import group_of
 from ewms.tms.eventlog.statuses import hold_reason
@@ -61,7 +61,7 @@ ERROR = chirp("Error", "task failed (exit code 1): no such thing")
 def test_effect_on_a_running_job(number: int, text: str, status: str, pilot: str) -> None:
     last = event(number, text)
     assert statuses(SUBMIT, EXECUTE, TASKING, last) == {status: {pilot: 1}}
-    kept = {"task failed (exit code 1): no such thing": 1}
+    kept = {} if pilot == "null" else {"task failed (exit code 1): no such thing": 1}
     assert fold(SUBMIT, EXECUTE, TASKING, ERROR, last).clusters[7].top_task_errors() == kept
 
 
@@ -84,45 +84,6 @@ def test_numbers_chirped_change_nothing() -> None:
 def test_the_current_error_is_the_last_one() -> None:
     told = fold(SUBMIT, EXECUTE, ERROR, chirp("Error", "another"), chirp("ErrorTraceback", "long"))
     assert told.clusters[7].top_task_errors() == {"another": 1}
-
-
-REQUEUED = event(4, "Job was evicted.\n\t(1) Job terminated and was requeued")
-DONE = event(5, "Job terminated.")
-TOLD = "task failed (exit code 1): no such thing"
-
-
-@pytest.mark.parametrize(
-    ("next_run", "errors"),
-    [
-        ([], {TOLD: 1}),
-        ([EXECUTE], {TOLD: 1}),
-        ([EXECUTE, TASKING], {TOLD: 1}),
-        ([EXECUTE, TASKING, REQUEUED, EXECUTE], {TOLD: 1}),  # lost with its machine: no outcome
-        ([EXECUTE, TASKING, chirp("Error", "another")], {"another": 1}),
-        ([EXECUTE, chirp("Error", "another"), DONE], {"another": 1}),
-        ([EXECUTE, ERROR, DONE], {TOLD: 1}),  # the same again is its own
-        ([EXECUTE, ERROR, chirp("Status", "Done"), DONE], {TOLD: 1}),
-        ([EXECUTE, TASKING, chirp("Status", "Done")], {}),
-        ([EXECUTE, TASKING, DONE], {}),
-        ([event(9, "Job was aborted.")], {TOLD: 1}),
-        ([EXECUTE, event(12, "Job was held.\n\tx\n\tCode 1 Subcode 0")], {TOLD: 1}),
-    ],
-)
-def test_an_error_is_shown_until_the_next_run_has_its_own_outcome(
-    next_run: list[bytes], errors: dict[str, int]
-) -> None:
-    told = fold(SUBMIT, EXECUTE, TASKING, ERROR, REQUEUED, *next_run)
-    assert told.clusters[7].top_task_errors() == errors
-    again = Tally.load(fold(SUBMIT, EXECUTE, TASKING, ERROR, REQUEUED).dump(), DAY)
-    again.feed(b"".join(next_run))
-    assert again.dump()["clusters"] == told.dump()["clusters"]
-
-
-def test_errors_of_jobs_whose_log_was_moved_away_while_they_ran() -> None:
-    earlier, later = fold(SUBMIT, EXECUTE, ERROR).clusters[7], fold(EXECUTE, TASKING).clusters[7]
-    assert merged([later, earlier]).top_task_errors() == {TOLD: 1}
-    assert merged([fold(EXECUTE, chirp("Error", "another")).clusters[7], earlier]).top_task_errors() == {"another": 1}
-    assert merged([fold(EXECUTE, DONE).clusters[7], earlier]).top_task_errors() == {}
 
 
 def test_an_error_that_was_cut_still_counts() -> None:
