@@ -48,7 +48,7 @@ class Tally:
         }
         assert self._special.keys() == SPECIAL
 
-    def feed(self, data: bytes) -> Frames:  # noqa: C901, PLR0912  one loop, see there
+    def feed(self, data: bytes) -> Frames:  # noqa: C901  one loop, see there
         """Take whole events (what `format.cut` allows), in the order of the log; returns them."""
         found = frames(data)
         self.events += found.count
