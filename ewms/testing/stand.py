@@ -108,11 +108,9 @@ class Stand:
         response.raise_for_status()
         return dict(response.json())
 
-    @asynccontextmanager
-    async def tms(self, **settings: str) -> AsyncIterator[trio.Process]:
-        """A TMS process while the context lasts; leaving it is a clean SIGTERM, which leaves clusters alone."""
-        environment = {
-            "PATH": os.defpath,
+    def tms_environment(self, **settings: str) -> dict[str, str]:
+        """The settings of a TMS of this stand."""
+        return {
             "EWMS_ADDRESS": self.wms.address,
             "EWMS_TOKEN_URL": self.wms.token_url,
             "EWMS_CLIENT_ID": self.wms.client_id,
@@ -125,6 +123,11 @@ class Stand:
             **self.ground.tms_settings,
             **settings,
         }
+
+    @asynccontextmanager
+    async def tms(self, **settings: str) -> AsyncIterator[trio.Process]:
+        """A TMS process while the context lasts; leaving it is a clean SIGTERM, which leaves clusters alone."""
+        environment = {"PATH": os.defpath, **self.tms_environment(**settings)}
         command = self.ground.command([self.ground.python, "-m", "ewms", "tms"])
         with (self.work_dir / "tms.log").open("ab") as log:
             process = await trio.lowlevel.open_process(

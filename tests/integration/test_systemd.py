@@ -1,0 +1,230 @@
+"""A TMS as an operator has it: an instance of the template unit under a real systemd, beside a real HTCondor."""
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+import pytest
+import trio
+from asking import DEADLINE_S, request
+
+from ewms.testing.grounds import Ground, pool_ground
+from ewms.testing.pool.booted import CGROUP_PREFIX, Booted, boot_systemd
+from ewms.testing.pool.cgroups import cgroups_here
+from ewms.testing.pool.data import containers_dir
+from ewms.testing.stand import Stand, Workflow, open_stand
+
+if TYPE_CHECKING:
+    from ewms.testing.pool import Pool
+
+pytestmark = pytest.mark.pool
+
+UNITS = "/etc/systemd/system"
+DIRECTORY = "/var/lib/ewms-tms/dev"
+# What a release is, in short: a directory with bin/ewms. (A real one is a virtual environment, or starts a container.)
+EWMS = '#!/bin/sh\nexec /usr/bin/python3 -m ewms "$@"\n'
+WATCHDOG_S = 15
+DROP_IN = f"[Service]\nWatchdogSec={WATCHDOG_S}\nRestartSec=0.2\n"
+
+
+@attrs.frozen
+class Instance:
+    """The instance `dev`, installed and not started."""
+
+    ground: Ground
+    stand: Stand
+    booted: Booted
+    unit: str = "ewms-tms@dev.service"
+
+    async def write(self, path: str, text: str, mode: str = "0644") -> None:
+        await self.booted.inside.run(
+            ["install", "-D", "-m", mode, "/dev/stdin", path], user="root", stdin=text.encode()
+        )
+
+    async def configure(self, drop_in: str = DROP_IN, **settings: str) -> None:
+        environment = self.stand.tms_environment(**settings)
+        envfile = "".join(f'{name}="{value}"\n' for name, value in environment.items())
+        await self.write(f"{DIRECTORY}/envfile", envfile, "0600")
+        await self.write(f"{UNITS}/{self.unit}.d/test.conf", drop_in)
+        await self.booted.systemctl("daemon-reload")
+
+    async def state(self) -> str:
+        return await self.booted.property(self.unit, "ActiveState")
+
+    async def main_pid(self) -> int:
+        """As it is seen in the namespace."""
+        return int(await self.booted.property(self.unit, "MainPID"))
+
+    async def until(self, condition: Callable[[], Awaitable[bool]], what: str) -> None:
+        with trio.move_on_after(DEADLINE_S):
+            while True:
+                if await condition():
+                    return
+                await trio.sleep(0.2)
+        pytest.fail(
+            f"not {what} within {DEADLINE_S} s; the journal ends:\n{(await self.booted.journal(self.unit))[-3000:]}"
+        )
+
+    async def says(self, text: str) -> None:
+        async def does() -> bool:
+            return text in await self.booted.journal(self.unit)
+
+        await self.until(does, f"saying {text!r}")
+
+    async def is_in(self, workflow: Workflow, phase: str) -> None:
+        async def does() -> bool:
+            return str((await self.stand.taskforce(workflow))["phase"]) == phase
+
+        await self.until(does, phase)
+
+    async def clusters(self, workflow: Workflow) -> set[str]:
+        """The taskforce's clusters, whether they are in the queue or left it."""
+        query = ["-constraint", f'EWMSTaskforceUUID == "{workflow.taskforce_uuid}"', "-af", "ClusterId"]
+        found = [await self.booted.inside.run([program, *query]) for program in ("condor_q", "condor_history")]
+        return {word.decode() for each in found for word in each.stdout.split()}
+
+    async def submitted(self) -> Workflow:
+        workflow = await self.stand.request(request(self.ground, "sleep 1000", workers=1))
+        await self.is_in(workflow, "condor-submit")
+        return workflow
+
+    async def ended(self, workflow: Workflow) -> None:
+        await self.stand.finish(workflow)
+        await self.is_in(workflow, "condor-complete")
+
+
+@pytest.fixture
+async def instance(pool: "Pool", work_dir: Path) -> AsyncIterator[Instance]:
+    ground = pool_ground(pool, pool.job_dir.parent)
+    async with boot_systemd(pool.inside, pool.logs / "boot.log") as booted, open_stand(ground, work_dir) as stand:
+        made = Instance(ground, stand, booted)
+        template = (containers_dir() / "systemd" / "ewms-tms@.service").read_text()
+        await made.write(f"{UNITS}/ewms-tms@.service", template)
+        await made.write(f"{DIRECTORY}/releases/1/bin/ewms", EWMS, "0755")
+        await booted.inside.run(["ln", "-sfn", "releases/1", f"{DIRECTORY}/current"], user="root")
+        await made.configure()
+        yield made
+
+
+async def test_the_unit_is_well_formed(instance: Instance) -> None:
+    done = await instance.booted.inside.run(["systemd-analyze", "verify", f"{UNITS}/{instance.unit}"], user="root")
+    assert (done.stdout, done.stderr) == (b"", b"")
+
+
+async def test_it_is_active_once_it_is_ready_and_stops_without_removing_anything(instance: Instance) -> None:
+    booted, unit = instance.booted, instance.unit
+    lock = instance.ground.job_dir / ".tms" / "lock"
+    await booted.inside.run(["mkdir", "-p", str(lock.parent)])
+    async with trio.open_nursery() as another_tms:
+        another_tms.start_soon(
+            trio.run_process, booted.inside.command(["flock", "--no-fork", str(lock), "sleep", "1000"])
+        )
+        await instance.until(lambda: _is_locked(instance, lock), "locked")
+        await booted.systemctl("start", "--no-block", unit)
+        await instance.says("waiting: another TMS")
+        assert await instance.state() == "activating"
+        another_tms.cancel_scope.cancel()
+    await instance.until(lambda: _is(instance, "active"), "active")
+    workflow = await instance.submitted()
+    await instance.until(lambda: _status_has(instance, 'Status: "taskforces: 1 open; jobs: 1 '), "in the status line")
+    await booted.systemctl("stop", unit)
+    assert await instance.state() == "inactive"
+    assert await booted.property(unit, "Result") == "success"
+    await instance.says("clusters are left alone")
+    assert len((await booted.inside.run(["condor_q", "-af", "ClusterId"])).stdout.split()) == 1
+    await booted.systemctl("start", unit)
+    await instance.ended(workflow)
+
+
+async def test_a_stuck_tms_is_killed_and_the_next_one_goes_on(instance: Instance) -> None:
+    booted, unit = instance.booted, instance.unit
+    await booted.systemctl("start", unit)
+    first = await instance.submitted()
+    pid = await instance.main_pid()
+    await booted.inside.run(["kill", "-STOP", str(pid)], user="root")
+    # An order that comes while it is stuck.
+    second = await instance.stand.request(request(instance.ground, "sleep 1000", workers=1))
+    await instance.says("Watchdog timeout")
+    await instance.is_in(second, "condor-submit")
+    assert await instance.state() == "active"
+    assert await instance.main_pid() != pid
+    assert await booted.property(unit, "NRestarts") == "1"
+    # What follows in the journal is where it was when the watchdog came.
+    assert "Fatal Python error: Aborted" in await booted.journal(unit)
+    for workflow in (first, second):
+        await instance.ended(workflow)
+        assert len(await instance.clusters(workflow)) == 1
+
+
+async def test_a_reload_reads_the_excluded_sites_again(instance: Instance) -> None:
+    sites = f"{DIRECTORY}/sites"
+    await instance.write(sites, "")
+    await instance.configure(TMS_EXCLUDED_SITES_FILE=sites)
+    await instance.booted.systemctl("start", instance.unit)
+    pid = await instance.main_pid()
+    await instance.write(sites, "GLIDEIN_Site = Black Hole\n")
+    await instance.booted.systemctl("reload", instance.unit)
+    await instance.says("read again")
+    workflow = await instance.submitted()
+    description = (await instance.stand.taskforce(workflow))["submit_dict"]
+    assert 'GLIDEIN_Site =!= "Black Hole"' in description["requirements"]
+    assert await instance.main_pid() == pid
+    await instance.ended(workflow)
+
+
+async def test_one_that_cannot_run_is_left_down(instance: Instance) -> None:
+    await instance.configure(EWMS_ADDRESS="nonsense")
+    await instance.booted.systemctl("start", instance.unit, check=False)
+    assert await instance.state() == "failed"
+    assert await instance.booted.property(instance.unit, "NRestarts") == "0"  # no restart mends a setting
+    await instance.says("EWMS_ADDRESS: ")
+    limit = "[Unit]\nStartLimitBurst=2\n[Service]\nRestartSec=0.1\n"
+    await instance.configure(limit, TMS_BASE_REQUIREMENTS="(((")
+    await instance.booted.systemctl("reset-failed", instance.unit)
+    await instance.booted.systemctl("start", "--no-block", instance.unit)
+    await instance.until(lambda: _is(instance, "failed"), "failed")
+    await instance.says("Start request repeated too quickly")
+    await instance.says("TMS_BASE_REQUIREMENTS: HTCondor cannot parse it")
+
+
+async def test_nothing_of_systemd_is_left(pool: "Pool") -> None:
+    async with boot_systemd(pool.inside, pool.logs / "boot.log") as booted:
+        namespace = _namespace(booted.inside.init_pid)
+        assert _processes_in(namespace)
+        assert _own_cgroups()
+    assert not _processes_in(namespace)
+    assert not _own_cgroups()
+
+
+async def _is(instance: Instance, state: str) -> bool:
+    return await instance.state() == state
+
+
+async def _status_has(instance: Instance, text: str) -> bool:
+    return text in await instance.booted.systemctl("status", instance.unit)
+
+
+async def _is_locked(instance: Instance, lock: Path) -> bool:
+    done = await instance.booted.inside.run(["flock", "--nonblock", str(lock), "true"], check=False)
+    return done.returncode != 0
+
+
+def _namespace(pid: int) -> Path:
+    return Path(f"/proc/{pid}/ns/pid").readlink()
+
+
+def _processes_in(namespace: Path) -> list[Path]:
+    found = []
+    for directory in Path("/proc").glob("[0-9]*"):
+        try:
+            if (directory / "ns" / "pid").readlink() == namespace:
+                found.append(directory)
+        except OSError:
+            continue
+    return found
+
+
+def _own_cgroups() -> list[Path]:
+    return [found for mount in cgroups_here() for found in mount.glob(f"{CGROUP_PREFIX}{os.getpid()}")]
