@@ -31,7 +31,7 @@ class Intake:
     first_timeout: float
     """s to wait for the first event."""
     timeout: float
-    """s to wait for each further one, while there is room for it."""
+    """s to wait for each further one, while there is room for it and every broker is in reach."""
     handle: Handle
     on_first: Callable[[], None]
     """Called when the first event came."""
@@ -53,11 +53,8 @@ class Intake:
         timeout, is_first = self.first_timeout, True
         while True:
             await free.acquire()
-            began, latest = trio.current_time(), self.latest_begin()
-            item: Item | None = None
-            if began < latest:
-                with trio.move_on_at(min(began + timeout, latest)):
-                    item = await items.receive()
+            latest = self.latest_begin()
+            item = await self._next(items, timeout, latest)
             if item is None:
                 return Reason.LEASE if trio.current_time() >= latest else Reason.NO_EVENT
             # No checkpoint between receiving and starting: an event in between would belong to nobody.
@@ -65,6 +62,18 @@ class Intake:
             if is_first:
                 timeout, is_first = self.timeout, False
                 self.on_first()
+
+    async def _next(self, items: trio.MemoryReceiveChannel[Item], patience: float, latest: float) -> Item | None:
+        """The next event; None if none came for `patience` s in which all brokers were in reach, or by `latest`."""
+        began = trio.current_time()
+        while True:
+            now = trio.current_time()
+            listening = (source.listening_since for source in self.sources)
+            until = min(latest, patience + max(began, *(now if since is None else since for since in listening)))
+            if now >= until:
+                return None
+            with trio.move_on_at(until):
+                return await items.receive()
 
     async def _one(self, source: Source, delivery: Delivery, free: trio.Semaphore) -> None:
         try:

@@ -28,6 +28,8 @@ async def test_what_is_published_is_received_in_order_and_gone_once_acked(broker
     await put(broker, place.queue, b"one", b"two")
     async with broker.source(place.queue, prefetch=1) as source:
         assert source.queue == place.queue
+        assert source.listening_since is not None
+        assert source.listening_since <= trio.current_time()
         first = await take(source)
         assert (first.body, first.message_id, first.queue, first.returned) == (b"one", "m-0", place.queue, 0)
         assert await source.ack(first)

@@ -1,5 +1,6 @@
 """What only NATS can do to the pilot: refuse it, take deliveries back by the clock, vanish and come back."""
 
+import math
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
@@ -220,6 +221,7 @@ async def test_what_is_in_work_survives_a_broken_connection(server: Server, faul
         async with broker.source(server.queue, prefetch=2) as source, broker.sink(server.queue) as sink:
             first = await take(source)
             await trio.sleep(0.3)  # "b" has come too: what is on its way then comes only after the server's patience
+            listening_since = source.listening_since or math.inf
             getattr(proxy, fault)()
             assert source.holds(first)
             assert await source.ack(first)
@@ -229,6 +231,7 @@ async def test_what_is_in_work_survives_a_broken_connection(server: Server, faul
                 assert await source.ack(delivery)
             await sink.publish(b"d", message_id="d")
             assert (await take(source)).body == b"d"
+            assert (source.listening_since or 0) > listening_since
     assert proxy.connections >= 2
 
 

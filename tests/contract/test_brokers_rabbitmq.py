@@ -1,5 +1,6 @@
 """What only RabbitMQ can do to the pilot: refuse it, return its messages, close channels, vanish and come back."""
 
+import math
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -153,6 +154,7 @@ async def test_after_a_broken_connection_all_goes_on(server: Server, fault: str)
         async with broker.source(server.queue, prefetch=2) as source, broker.sink(server.queue) as sink:
             first = await take(source)
             assert source.holds(first)
+            listening_since = source.listening_since or math.inf
             getattr(proxy, fault)()
             # "b" was pushed, but not given out: it is forgotten here, and comes again.
             bodies: set[bytes] = set()
@@ -160,6 +162,7 @@ async def test_after_a_broken_connection_all_goes_on(server: Server, fault: str)
                 delivery = await take(source)
                 if await source.ack(delivery):
                     bodies.add(delivery.body)
+            assert (source.listening_since or 0) > listening_since
             assert not source.holds(first)
             assert not await source.ack(first)
             await sink.publish(b"d", message_id="d")

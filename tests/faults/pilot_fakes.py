@@ -1,5 +1,6 @@
 """A broker and a container platform in memory, with hooks: what the pilot's service is tested with."""
 
+import math
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -57,6 +58,8 @@ class World:
     queues: dict[str, deque[Delivery]] = attrs.field(factory=dict)
     system: Mapping[str, str] = attrs.field(factory=dict)
     """Variables that are not the pilot's own."""
+    listening_since: float | None = -math.inf
+    """Of all sources."""
     redeliver: bool = False
     """Whether a rejected or handed-back event comes again."""
     published: list[tuple[str, events.Event]] = attrs.field(factory=list)
@@ -166,6 +169,10 @@ class FakeSource:
         self.world.unsettled += 1
         await self.world.on_receive(delivery)
         return delivery
+
+    @property
+    def listening_since(self) -> float | None:
+        return self.world.listening_since
 
     def holds(self, delivery: Delivery) -> bool:
         return delivery.message_id not in self.world.lost

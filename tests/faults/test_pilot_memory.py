@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import math
 import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -40,6 +41,7 @@ class Endless:
     name = "nothing"
     isolates = False
     queue = "in"
+    listening_since = -math.inf
 
     def __init__(self) -> None:
         self.numbers = count(1)

@@ -271,6 +271,21 @@ async def test_the_two_timeouts(autojump_clock: MockClock, world: World) -> None
     assert trio.current_time() - began == pytest.approx(5.5, abs=0.2)
 
 
+async def test_while_a_broker_is_out_of_reach_no_event_is_missed(autojump_clock: MockClock, world: World) -> None:
+    """How long none came says something of the queue only where one could have come."""
+    world.listening_since = None
+    began = trio.current_time()
+
+    async def comes_back() -> None:
+        await trio.sleep(50)
+        world.listening_since = trio.current_time()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(comes_back)
+        assert await world.run(timeout_queue_incoming=8) == ExitStatus.OK
+    assert trio.current_time() - began == pytest.approx(58, abs=0.1)
+
+
 async def test_no_event_is_waited_for_while_there_is_no_room(autojump_clock: MockClock, world: World) -> None:
     async def slow(spec: ContainerSpec) -> int:
         await trio.sleep(30)

@@ -60,6 +60,10 @@ class Source(Protocol):
             BrokerLost: reconnecting was given up.
         """
 
+    @property
+    def listening_since(self) -> float | None:
+        """Since when (of Trio's clock) it asks for messages without a break; None while its broker is out of reach."""
+
     def holds(self, delivery: Delivery) -> bool:
         """Whether it is without a verdict and, as far as we can know, the broker has not taken it back."""
 

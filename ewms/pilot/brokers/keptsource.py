@@ -24,10 +24,21 @@ class KeptSource(ABC):
         """Set when messages are asked for, or never will be."""
         self._failure: BrokerError | None = None
         self._stopped = False
+        self._listening_since: float | None = None
+
+    @property
+    def listening_since(self) -> float | None:
+        """Since when messages are asked for without a break; None while they are not."""
+        return self._listening_since
+
+    def _listens(self, *, yes: bool) -> None:
+        self._listening_since = trio.current_time() if yes else None
+        if yes:
+            self._settled.set()
 
     @abstractmethod
     async def _consume_for_ever(self) -> None:
-        """Consume until cancelled or stopped; set `_settled` when it works, raise when it is of no use."""
+        """Consume until cancelled or stopped; say in `_listens` whether it works, raise when it is of no use."""
 
     @abstractmethod
     async def close(self) -> None:

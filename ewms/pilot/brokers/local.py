@@ -3,6 +3,7 @@
 Its address is a directory, `local:///path` or a plain path; there are no tokens. Queues come into being by being used.
 """
 
+import math
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -168,6 +169,11 @@ class LocalSource:
         freed = await self._broker.call(lambda: self._store.release_the_dead(self._queue))
         if freed:
             log.warning("a consumer died, its messages go to others", queue=self._queue, messages=freed)
+
+    @property
+    def listening_since(self) -> float:
+        """There is no connection to lose."""
+        return -math.inf
 
     def holds(self, delivery: Delivery) -> bool:
         """Whether it has no verdict: from a living consumer nobody takes anything."""

@@ -99,6 +99,7 @@ class NatsSource(KeptSource):
             try:
                 await self._serve(wire)
             finally:
+                self._listens(yes=False)
                 self._good_at = trio.current_time()
         raise AssertionError("serving ends")
 
@@ -108,7 +109,7 @@ class NatsSource(KeptSource):
         self._trouble = ""
         if not self._stopped:
             self._inbox = await wire.open_inbox(self._on_message)
-        self._settled.set()
+        self._listens(yes=True)
 
     async def _serve(self, wire: NatsWire) -> NoReturn:
         signs_due = trio.current_time()

@@ -68,8 +68,9 @@ class RabbitSource(KeptSource):
 
         while not channel.closed.is_set() and not self._stopped:
             self._consumer_tag = await channel.consume(self._queue, self._prefetch, on_message)
-            self._settled.set()
+            self._listens(yes=True)
             await channel.consumer_ended.wait()
+            self._listens(yes=False)
             log.warning("consumer lost, starting it again", queue=self._queue, reason=channel.reason)
             # RabbitMQ 4.3 takes back only what was too long in work, which it does not name, and leaves the channel.
             self._doubtful |= self._without_verdict
