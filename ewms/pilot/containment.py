@@ -1,6 +1,7 @@
 """Running one container to its end within its time: what an event's task and the init container have in common."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Final
 
 import attrs
@@ -12,7 +13,7 @@ from ewms.pilot.directories import RunDirectory, TaskDirectory, read_tail
 from ewms.pilot.errors import TaskFailed, TaskOverLimit, TaskTimedOut
 from ewms.pilot.excerpt import TAIL_BYTES, exception_name, excerpt
 from ewms.pilot.limits import Limits
-from ewms.pilot.watching import Watch, warn_when_near
+from ewms.pilot.watching import Watch, wait_and_warn
 
 VARIABLES: Final[Mapping[str, str]] = {
     "infile": "EWMS_TASK_INFILE",
@@ -131,8 +132,10 @@ async def _contained(
 
 async def _watched(container: Container, watch: Watch, name: str) -> int | None:
     """The exit code; None when a limit was exceeded before the end."""
-    if not watch.limits.wanted:
-        return await container.wait()
+    unacked = watch.limits.unacked
+    wait = container.wait if unacked is None else partial(wait_and_warn, container, unacked, name)
+    if not watch.limits.of_the_task:
+        return await wait()
     code: int | None = None
 
     async def look() -> None:
@@ -140,10 +143,7 @@ async def _watched(container: Container, watch: Watch, name: str) -> int | None:
         nursery.cancel_scope.cancel()
 
     async with trio.open_nursery() as nursery:
-        if watch.limits.of_the_task:
-            nursery.start_soon(look)
-        if watch.limits.unacked is not None:
-            nursery.start_soon(warn_when_near, watch.limits.unacked, name)
-        code = await container.wait()
+        nursery.start_soon(look)
+        code = await wait()
         nursery.cancel_scope.cancel()
     return code

@@ -17,6 +17,7 @@ import stat
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -43,17 +44,17 @@ class RunDirectory:
         """Unique in this pilot."""
         return self.root.name
 
-    @property
+    @cached_property
     def scratch(self) -> Path:
         """Room for the container's /tmp and HOME."""
         return self.root / "scratch"
 
-    @property
+    @cached_property
     def stdout(self) -> Path:
         """The container's standard output."""
         return self.root / "outputs" / "stdoutfile"
 
-    @property
+    @cached_property
     def stderr(self) -> Path:
         """The container's standard error."""
         return self.root / "outputs" / "stderrfile"
@@ -66,7 +67,7 @@ class TaskDirectory(RunDirectory):
     infile: Path
     outfile: Path
 
-    @property
+    @cached_property
     def task_io(self) -> Path:
         """What the container sees of it."""
         return self.infile.parent
@@ -114,18 +115,18 @@ class DataDirectory:
     def new_run(self, run_id: str) -> RunDirectory:
         """Make the directories of a run without events; `DataDirectoryError` if that is not possible."""
         run = RunDirectory(self.root / run_id)
-        _make(run.stdout.parent, run.scratch)
+        _make(run.root, run.stdout.parent, run.scratch)
         return run
 
     def new_task(self, task_id: str, infile_extension: str, outfile_extension: str) -> TaskDirectory:
         """Make the directories of a task; `DataDirectoryError` if that is not possible."""
-        task_io = self.root / task_id / "task-io"
+        root = self.root / task_id
         task = TaskDirectory(
-            root=task_io.parent,
-            infile=task_io / f"infile-{task_id}{infile_extension}",
-            outfile=task_io / f"outfile-{task_id}{outfile_extension}",
+            root=root,
+            infile=root / "task-io" / f"infile-{task_id}{infile_extension}",
+            outfile=root / "task-io" / f"outfile-{task_id}{outfile_extension}",
         )
-        _make(task.task_io, task.stdout.parent, task.scratch)
+        _make(root, task.task_io, task.stdout.parent, task.scratch)
         return task
 
     def write_infile(self, task: TaskDirectory, content: bytes) -> None:
@@ -252,7 +253,7 @@ def _try(act: Callable[[str], None], path: str) -> None:
 def _make(*directories: Path) -> None:
     with _pilots_own_fault():
         for each in directories:
-            each.mkdir(parents=True)
+            each.mkdir()
 
 
 @contextmanager

@@ -50,10 +50,16 @@ ATTEMPT: Final = "ewms-attempt"
 PILOT: Final = "ewms-pilot"
 DURATIONS: Final = "ewms-durations"
 
+_READ_BYTES: Final = 1 << 16
+"""Decompressed at a time: the room is made before it is known how much comes."""
+
 MAX_DATA_BYTES: Final = 512 * 1024 * 1024
 """The largest decompressed body that is read (bytes); RabbitMQ's own limit on a message is 512 MiB."""
 
 _COMPRESSION_LEVEL: Final = 3  # oms-mqclient's
+# Making them costs more than a small message. Each is done with one message before the next: no threads here.
+_compressor: Final = zstandard.ZstdCompressor(level=_COMPRESSION_LEVEL)
+_decompressor: Final = zstandard.ZstdDecompressor()
 _BASE64: Final = "base64"
 _HASH_CHARS: Final = 32
 
@@ -134,7 +140,7 @@ def encode(data: Any, headers: Mapping[str, Any] | None = None) -> bytes:
         text = json.dumps({"headers": headers, "data": data})
     except (TypeError, ValueError, RecursionError) as error:
         raise EventError(f"the data cannot be written as JSON: {error}") from error
-    return zstandard.ZstdCompressor(level=_COMPRESSION_LEVEL).compress(text.encode())
+    return _compressor.compress(text.encode())
 
 
 def infile_bytes(data: Any, extension: str) -> bytes:
@@ -208,11 +214,13 @@ def failed_headers(event: Event, *, error: str, parked: bool) -> dict[str, Any]:
     }
 
 
-def _decompress(body: bytes, limit: int) -> bytes:
+def _decompress(body: bytes, limit: int) -> bytearray:
     # The stream reader is the one way that neither trusts the size in the frame's header nor needs it.
+    raw = bytearray()
     try:
-        with zstandard.ZstdDecompressor().stream_reader(BytesIO(body), read_across_frames=True) as reader:
-            raw = reader.read(limit + 1)
+        with _decompressor.stream_reader(BytesIO(body), read_across_frames=True) as reader:
+            while len(raw) <= limit and (part := reader.read(_READ_BYTES)):
+                raw += part
     except (zstandard.ZstdError, MemoryError) as error:
         raise BadMessage(f"the message is not zstd-compressed: {error}") from error
     if len(raw) > limit:
@@ -220,7 +228,7 @@ def _decompress(body: bytes, limit: int) -> bytes:
     return raw
 
 
-def _load(raw: bytes) -> dict[str, Any]:
+def _load(raw: bytearray) -> dict[str, Any]:
     try:
         message = json.loads(raw)
     except (ValueError, RecursionError) as error:

@@ -20,8 +20,3 @@ class Limits:
     def of_the_task(self) -> bool:
         """Whether a task can exceed one of them."""
         return any(limit is not None for limit in (self.memory, self.output, self.streams, self.silence))
-
-    @property
-    def wanted(self) -> bool:
-        """Whether there is anything to watch for."""
-        return self.of_the_task or self.unacked is not None

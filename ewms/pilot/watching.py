@@ -54,15 +54,18 @@ class Watch:
         return None
 
 
-async def warn_when_near(limit: float, run_id: str) -> None:
-    """Say it once when a task nears the time after which the broker takes its event back."""
-    await trio.sleep(NEAR * limit)
+async def wait_and_warn(container: Container, limit: float, run_id: str) -> int:
+    """Wait for its end; say it once when it nears the time after which the broker takes its event back."""
+    # A scope, and not another task beside each one: the shortest last a few ms.
+    with trio.move_on_after(NEAR * limit):
+        return await container.wait()
     log.warning(
         "a task nears the time after which the broker takes its event back and gives it to another pilot too; "
         "make tasks shorter, or raise the broker's consumer_timeout (and EWMS_PILOT_CONSUMER_TIMEOUT)",
         task=run_id,
         limit_s=limit,
     )
+    return await container.wait()
 
 
 def _size(path: Path | None) -> int:

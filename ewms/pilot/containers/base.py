@@ -55,7 +55,7 @@ class Container(Protocol):
         """Bytes that it has now; None where its platform cannot say."""
 
     async def wait(self) -> int:
-        """Wait until it ended; its exit code (128 + N when signal N ended it)."""
+        """Wait until it ended; its exit code (128 + N when signal N ended it). Cancelled, it may be asked again."""
 
 
 class Platform(Protocol):

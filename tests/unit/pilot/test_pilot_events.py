@@ -87,6 +87,14 @@ def test_bad_messages(body: bytes, text: str) -> None:
         events.decode(body, None)
 
 
+def test_after_a_bad_message_comes_a_good_one() -> None:
+    good = events.encode("x" * 200_000)
+    for bad in (good[: len(good) // 2], b"no zstd at all"):
+        with pytest.raises(BadMessage):
+            events.decode(bad, None)
+        assert events.decode(good, None).data == "x" * 200_000
+
+
 def test_a_bomb_is_not_unpacked() -> None:
     bomb = zstandard.ZstdCompressor().compress(b"0" * 50_000_000)
     assert len(bomb) < 10_000
