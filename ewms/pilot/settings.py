@@ -225,7 +225,8 @@ class PilotSettings:
 
     container_platform: PlatformName = variable(
         "_EWMS_PILOT_CONTAINER_PLATFORM",
-        "apptainer, docker, process (no isolation, development only) or auto",
+        "apptainer, bwrap (bubblewrap: directory images only, started much faster), docker, process (no isolation, "
+        "development only) or auto",
         default="docker",
     )
     apptainer_build_workdir: Path = variable(

@@ -277,6 +277,29 @@ async def an_image_that_is_not_there_is_said(bench: Bench) -> None:
         assert "/no/such/image" in await _said(bench.platform.prepare("/no/such/image"))
 
 
+async def a_task_of_15_s_is_left_alone(bench: Bench) -> None:
+    """A runtime that dies with the thread that forked it would end before: Trio's threads go after 10 s."""
+    assert await bench.run("sh", "-c", "sleep 15; exit 4") == 4
+
+
+async def a_task_has_its_three_streams_and_no_other_file(bench: Bench) -> None:
+    script = "import os; print(*(fd for fd in range(3, 256) if os.path.lexists(f'/proc/self/fd/{fd}')))"
+    assert await bench.run("python3", "-c", script) == 0
+    assert (bench.directory / "stdout").read_text() == "\n"
+    assert await bench.run("sh", "-c", "wc -c") == 0
+    assert (bench.directory / "stdout").read_text().strip() == "0"
+
+
+async def a_task_that_is_cancelled_can_flush_what_it_has(bench: Bench) -> None:
+    script = "trap 'echo flushed; exit 0' TERM; echo > \"$0/ready\"; while :; do sleep 0.1; done"
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(bench.run, "sh", "-c", script, bench.inside)
+        with trio.fail_after(PATIENCE):
+            await _until((bench.io / "ready").exists)
+        nursery.cancel_scope.cancel()
+    assert (bench.directory / "stdout").read_text() == "flushed\n"
+
+
 async def hang(bench: Bench) -> None:
     """Not a check: what the killed pilot of one of them runs."""
     await bench.run("python3", "-c", CLINGING, bench.inside, "1000", sys.argv[5])
@@ -303,6 +326,9 @@ CHECKS: tuple[Check, ...] = (
     what_it_used_is_known_also_when_it_was_killed,
     several_containers_at_once,
     an_image_that_is_not_there_is_said,
+    a_task_of_15_s_is_left_alone,
+    a_task_has_its_three_streams_and_no_other_file,
+    a_task_that_is_cancelled_can_flush_what_it_has,
 )
 
 

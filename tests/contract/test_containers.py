@@ -55,6 +55,17 @@ def test_apptainers_own(check: str, pool: "Pool", small_disk: Path) -> None:
     container_checks.run(pool.command([pool.python, program, *arguments]))
 
 
+@pytest.mark.pool
+@pytest.mark.parametrize("check", NAMES)
+def test_bwrap(check: str, pool: "Pool") -> None:
+    """In the pilot image, as an ordinary user: bubblewrap in Apptainer, as on a worker."""
+    program = pool.job_dir / "container_checks.py"
+    shutil.copy(container_checks.__file__, program)
+    argv = ["python3", str(program), "bwrap", pool.task_image, str(pool.job_dir / f"bwrap-{check}"), check]
+    options = ["--containall", "--bind", f"{pool.job_dir},/images", f"{pool.pilot_image_base}:{pool.pilot_tag}"]
+    container_checks.run(pool.command(["apptainer", "-s", "exec", *options, *argv]))
+
+
 @pytest.mark.docker
 @pytest.mark.parametrize("check", NAMES)
 def test_docker(check: str, docker_host: "DockerHost") -> None:

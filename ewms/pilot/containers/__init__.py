@@ -1,13 +1,17 @@
 """Container platforms behind one protocol (`base.py`); `open_platform` picks one by the settings and loads only it."""
 
 import shutil
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final
+
+import structlog
 
 from ewms.pilot.containers.base import ContainerError, Platform
 from ewms.pilot.containers.processes import Launcher, open_launcher
 from ewms.pilot.settings import PilotSettings
+
+log = structlog.stdlib.get_logger(__name__)
 
 OpenPlatform = Callable[[Launcher, PilotSettings], AbstractAsyncContextManager[Platform]]
 
@@ -17,6 +21,14 @@ async def _apptainer(launcher: Launcher, settings: PilotSettings) -> AsyncIterat
     from ewms.pilot.containers.apptainer import ApptainerPlatform
 
     yield ApptainerPlatform.from_settings(launcher, settings)
+
+
+@asynccontextmanager
+async def _bwrap(launcher: Launcher, settings: PilotSettings) -> AsyncIterator[Platform]:
+    from ewms.pilot.containers.bwrap import open_bwrap
+
+    async with open_bwrap(launcher, settings) as platform:
+        yield platform
 
 
 @asynccontextmanager
@@ -36,12 +48,16 @@ async def _process(launcher: Launcher, settings: PilotSettings) -> AsyncIterator
 
 PLATFORMS: Final[Mapping[str, OpenPlatform]] = {
     "apptainer": _apptainer,
+    "bwrap": _bwrap,
     "docker": _docker,
     "process": _process,
 }
 """The platforms that can be chosen by name."""
-AUTOMATIC: Final = ("apptainer", "docker")
-"""What `auto` tries, best first; never one without isolation."""
+AUTOMATIC: Final[Sequence[tuple[tuple[str, ...], OpenPlatform]]] = (
+    (("apptainer",), _apptainer),
+    (("docker",), _docker),
+)
+"""What `auto` tries, best first, and the programs that each needs; never one without isolation."""
 
 
 @asynccontextmanager
@@ -51,20 +67,16 @@ async def open_platform(settings: PilotSettings) -> AsyncIterator[Platform]:
     Raises:
         ContainerError: it cannot be used here; the text says what to do.
     """
-    name = _chosen(settings.container_platform, settings.path)
-    async with open_launcher() as launcher, PLATFORMS[name](launcher, settings) as platform:
+    wanted = settings.container_platform
+    opener = _automatic(settings) if wanted == "auto" else PLATFORMS[wanted]
+    async with open_launcher() as launcher, opener(launcher, settings) as platform:
+        log.info("container platform", platform=platform.name, wanted=wanted)
         yield platform
 
 
-def _chosen(wanted: str, path: str) -> str:
-    if wanted == "auto":
-        for name in AUTOMATIC:
-            if shutil.which(name, path=path):
-                return name
-        raise ContainerError(f"no container runtime was found; `auto` looks for: {', '.join(AUTOMATIC)} (PATH={path})")
-    if wanted not in PLATFORMS:
-        raise ContainerError(
-            f"the container platform {wanted!r} is not available in this version; "
-            f"set _EWMS_PILOT_CONTAINER_PLATFORM to one of: {', '.join((*PLATFORMS, 'auto'))}"
-        )
-    return wanted
+def _automatic(settings: PilotSettings) -> OpenPlatform:
+    here = {name for name in ("apptainer", "docker") if shutil.which(name, path=settings.path)}
+    for programs, opener in AUTOMATIC:
+        if here.issuperset(programs):
+            return opener
+    raise ContainerError(f"no container runtime was found; `auto` looks for: apptainer, docker (PATH={settings.path})")

@@ -13,7 +13,7 @@ What was measured with Apptainer 1.4 and why it is done so:
 import os
 import re
 import shutil
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import ClassVar, Final
@@ -25,10 +25,10 @@ from ewms.pilot.containers.conversion import Converter
 from ewms.pilot.containers.mounts import checked, mount_option
 from ewms.pilot.containers.process import RunningProcess
 from ewms.pilot.containers.processes import Command, Launcher
+from ewms.pilot.containers.variables import check_names
 from ewms.pilot.directories import read_tail
 from ewms.pilot.settings import PilotSettings
 
-_IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _TAIL: Final = 2000
 _NO_PROGRAM: Final = re.compile(r"executable file not found|no such file or directory|command not found", re.IGNORECASE)
 
@@ -58,7 +58,7 @@ class ApptainerPlatform:
         program = shutil.which("apptainer", path=settings.path)
         if program is None:
             raise ContainerError(f"`apptainer` was not found (PATH={settings.path})")
-        check_names([*settings.task_env_json, *settings.init_env_json])
+        check_names([*settings.task_env_json, *settings.init_env_json], "Apptainer")
         own = {
             "PATH": settings.path,
             "HOME": settings.home,
@@ -133,13 +133,3 @@ def source_of(image: str) -> str:
     if "." in image or "://" in image or Path(image).is_absolute():
         return image
     return f"docker://{image}"
-
-
-def check_names(names: Iterable[str]) -> None:
-    """Raise `ContainerError` for the name of a variable that Apptainer cannot pass on."""
-    for name in names:
-        if not _IDENTIFIER.match(name) or name == "HOME":
-            raise ContainerError(
-                f"the environment variable {name!r} cannot be set in an Apptainer container: "
-                "use letters, digits and underscores, and not HOME"
-            )

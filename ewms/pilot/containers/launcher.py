@@ -10,7 +10,7 @@ Why not from the pilot itself: Trio forks in threads that come and go, so PR_SET
 and a pilot that was killed with -9 could not clean up.
 
 On a task's socket:
-    → four bytes of length, then {"argv", "env", "cwd", "stdout", "stderr", "term_wait"}
+    → four bytes of length, then {"argv", "env", "cwd", "stdin", "stdout", "stderr", "term_wait"}
     ← {"started": PID} or {"error": "why not"}, a line
     → end of file: stop it (SIGTERM to all, `term_wait` s, SIGKILL to all)
     ← {"code": N, "cpu_s": S, "max_rss": BYTES, "swept": N, "survivors": [PID, …]}, a line, after the tree is gone
@@ -22,6 +22,7 @@ import contextlib
 import ctypes
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     Message = dict[str, Any]
-    Ended = tuple[int, Any]  # the wait status and the resource usage
+    Ended = int  # the wait status
 
 PR_SET_CHILD_SUBREAPER = 36
 SWEEP_DEADLINE_S = 20.0
@@ -55,6 +56,7 @@ def main() -> None:
         data, fds, _, _ = socket.recv_fds(control, 1, 1)
         if not data:
             break
+        os.set_inheritable(fds[0], False)  # else a task could answer in its supervisor's place
         if os.fork() == 0:
             _supervisor(control, fds[0])
         os.close(fds[0])
@@ -108,8 +110,8 @@ def _supervise(pilot: socket.socket) -> None:
         ended = None
     if ended is None:
         ended = _terminate(main_pid, request["term_wait"])
-    ended, swept = _sweep(main_pid, ended)
-    _send(pilot, _result(ended, swept))
+    ended, swept, survivors = _sweep(main_pid, ended)
+    _send(pilot, _result(ended, swept, survivors))
 
 
 def _read_request(pilot: socket.socket) -> Message | None:
@@ -132,7 +134,7 @@ def _start(request: Message) -> int:
     argv = request["argv"]
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
     streams = [
-        os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC),
+        _stdin(request["stdin"]),
         os.open(request["stdout"], flags, 0o600),
         os.open(request["stderr"], flags, 0o600),
     ]
@@ -153,6 +155,16 @@ def _start(request: Message) -> int:
         os.waitpid(pid, 0)
         raise OSError(why.decode(errors="replace"))
     return pid
+
+
+def _stdin(text: str) -> int:
+    if not text:
+        return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    fd = os.memfd_create("stdin", os.MFD_CLOEXEC)
+    with os.fdopen(fd, "wb", closefd=False) as file:
+        file.write(text.encode())
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
 
 
 def _become(argv: list[str], env: dict[str, str], cwd: str, streams: list[int]) -> None:
@@ -197,7 +209,7 @@ def _terminate(main_pid: int, wait_s: float) -> Ended | None:
     return ended
 
 
-def _sweep(main_pid: int, ended: Ended | None) -> tuple[Ended | None, set[int]]:
+def _sweep(main_pid: int, ended: Ended | None) -> tuple[Ended | None, set[int], list[int]]:
     """Kill all that is left below this supervisor, again and again: what is killed may have forked meanwhile."""
     swept: set[int] = set()
     deadline = time.monotonic() + SWEEP_DEADLINE_S
@@ -208,20 +220,21 @@ def _sweep(main_pid: int, ended: Ended | None) -> tuple[Ended | None, set[int]]:
             swept.add(pid)
         time.sleep(_POLL_S)
         ended, children = _reap(main_pid, ended)
-    return ended, swept
+    # Without children there are no descendants: orphans would be ours. It saves a look at the whole of /proc.
+    return ended, swept, _descendants(os.getpid()) if children else []
 
 
 def _reap(main_pid: int, ended: Ended | None) -> tuple[Ended | None, bool]:
     """Reap what is there to reap; the main process's end, and whether this process still has children."""
     while True:
         try:
-            pid, status, usage = os.wait4(-1, os.WNOHANG)
+            pid, status = os.waitpid(-1, os.WNOHANG)
         except ChildProcessError:
             return ended, False
         if pid == 0:
             return ended, True
         if pid == main_pid:
-            ended = (status, usage)
+            ended = status
 
 
 def _descendants(root: int) -> list[int]:
@@ -251,12 +264,10 @@ def _kill(pid: int, number: int) -> None:
         os.kill(pid, number)
 
 
-def _result(ended: Ended | None, swept: set[int]) -> Message:
-    survivors = _descendants(os.getpid())
-    if ended is None:
-        return {"code": 128 + signal.SIGKILL, "cpu_s": 0.0, "max_rss": 0, "swept": len(swept), "survivors": survivors}
-    status, usage = ended
-    code = os.waitstatus_to_exitcode(status)
+def _result(ended: Ended | None, swept: set[int], survivors: list[int]) -> Message:
+    code = -signal.SIGKILL if ended is None else os.waitstatus_to_exitcode(ended)
+    # Of all that was reaped here: the main process, and those whose parents ended before them.
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return {
         "code": 128 - code if code < 0 else code,
         "cpu_s": usage.ru_utime + usage.ru_stime,

@@ -38,6 +38,8 @@ class Command:
     cwd: Path
     stdout: Path
     stderr: Path
+    stdin: str = ""
+    """What it can read on its standard input, which is never on disk and on no command line."""
     term_wait: float = TERM_WAIT_S
 
 
@@ -48,7 +50,7 @@ class Exit:
     code: int
     """Its exit code; 128 + N when signal N ended it."""
     cpu_s: float
-    """User and system time of it and of the descendants it waited for."""
+    """User and system time of it and of all its descendants that ended."""
     max_rss: int
     """Bytes: the largest of them."""
     swept: int

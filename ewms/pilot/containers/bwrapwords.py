@@ -1,0 +1,117 @@
+"""What bubblewrap is told, and what runs first inside: the same as `apptainer run --containall` gives a task; pure.
+
+The table in `docs/isolation.md` compares the two line by line, and a test runs both for each line.
+"""
+
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+import attrs
+
+from ewms.pilot.containers.base import Mount
+
+DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_SCRATCH_PLACES: Final = (("tmp", "/tmp", 0o1777), ("var_tmp", "/var/tmp", 0o1777))  # noqa: S108  in the container
+_SCRATCH_HOME: Final = ("home", 0o700)
+KERNEL_PLACES: Final = ("/dev", "/proc", "/sys")
+
+# Its user has no privileges in it; network and host name are the pilot's, as with Apptainer.
+_NAMESPACES: Final = ("--unshare-user", "--unshare-ipc", "--unshare-pid")
+_KERNEL: Final = (
+    "--dev", "/dev", "--perms", "1777", "--tmpfs", "/dev/shm", "--mqueue", "/dev/mqueue",  # noqa: S108
+    "--proc", "/proc", "--ro-bind", "/sys", "/sys",
+)  # fmt: skip
+
+_PRELUDE: Final = f"""\
+unset PS1
+export PATH={DEFAULT_PATH}
+for script in /.singularity.d/env/*.sh; do
+    [ ! -f "$script" ] || . "$script"
+    case $script in */10-docker*.sh)
+        IFS=:
+        for place in {DEFAULT_PATH.replace(":", " ")}; do
+            case :$PATH: in *:$place:*) ;; *) PATH=$PATH:$place ;; esac
+        done
+        unset IFS place
+    esac
+done
+. /dev/stdin
+exec < /dev/null
+export LANG="${{LANG-C}}" PROMPT_COMMAND="${{PROMPT_COMMAND-PS1=\\"$PS1\\"; unset PROMPT_COMMAND}}"
+unset script
+"""
+"""The image's environment, then the task's, which reads from standard input so that no command line has it."""
+RUN: Final = f"""\
+{_PRELUDE}
+[ ! -x /.singularity.d/runscript ] || exec /.singularity.d/runscript "$@"
+echo "No runscript found in the image, executing /bin/sh" >&2
+exec /bin/sh "$@"
+"""
+CHECK: Final = f"""\
+{_PRELUDE}
+while read -r name value; do
+    case $name in
+        NoNewPrivs:) [ "$value" = 1 ] || {{ echo "it could gain privileges" >&2; exit 1; }} ;;
+        CapEff: | CapPrm: | CapBnd:) [ "$value" = 0000000000000000 ] || {{ echo "it has privileges" >&2; exit 1; }} ;;
+    esac
+done < /proc/self/status
+! ( : > /ewms-check ) 2> /dev/null || {{ echo "its root can be written to" >&2; exit 1; }}
+[ -d /proc/1 ] && [ $$ -lt 100 ] || {{ echo "it sees other processes" >&2; exit 1; }}
+"""
+"""Says what is wrong, if the container is not what it is to be."""
+
+
+@attrs.frozen(kw_only=True)
+class View:
+    """What one container sees."""
+
+    image: Path
+    layer: Path
+    """Laid over the image: what is mounted where, and files of the machine."""
+    mounts: Sequence[Mount]
+    """The scratch's places too; every target is free of the image's symlinks (`rootlayer.py`)."""
+    home: str
+    """Where it starts."""
+
+
+def arguments(view: View, variables: Mapping[str, str]) -> list[str]:
+    """All of bubblewrap's options; nothing of it is secret."""
+    words = [*_NAMESPACES, "--overlay-src", str(view.image), "--overlay-src", str(view.layer), "--ro-overlay", "/"]
+    words += _KERNEL
+    for mount in view.mounts:
+        words += ["--ro-bind" if mount.read_only else "--bind", str(mount.source), str(mount.target)]
+    for name, value in variables.items():
+        words += ["--setenv", name, value]
+    return [*words, "--chdir", view.home]
+
+
+def scratch_mounts(scratch: Path, home: str) -> list[tuple[Mount, int]]:
+    """The container's /tmp, /var/tmp and HOME, and the mode of each."""
+    name, mode = _SCRATCH_HOME
+    places = (*_SCRATCH_PLACES, (name, home, mode))
+    return [(Mount(scratch / name, Path(target)), mode) for name, target, mode in places]
+
+
+def runtime_variables(image: str, home: str, targets: Iterable[str]) -> dict[str, str]:
+    """The variables that Apptainer sets itself, for images and programs that look for them."""
+    both = {
+        "BIND": ",".join(targets),
+        "CONTAINER": image,
+        "ENVIRONMENT": "/.singularity.d/env/91-environment.sh",
+        "NAME": PurePosixPath(image).name,
+        "NO_EVAL": "1",
+    }
+    return {
+        "HOME": home,
+        "APPTAINER_APPNAME": "",
+        "APPTAINER_COMMAND": "run",
+        **{f"{brand}_{name}": value for brand in ("APPTAINER", "SINGULARITY") for name, value in both.items()},
+    }
+
+
+def assignments(environment: Mapping[str, str]) -> str:
+    """A shell script that sets exactly `environment`; after the image's own scripts, as Apptainer does."""
+    # `command`: the image's shell may have read-only variables of its own (bash: UID), and goes on then.
+    return "".join(f"command export {name}={shlex.quote(value)}\n" for name, value in environment.items())

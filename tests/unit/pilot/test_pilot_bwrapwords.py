@@ -1,0 +1,66 @@
+"""What bubblewrap is told, and the script that it starts."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ewms.pilot.containers import bwrapwords
+from ewms.pilot.containers.base import ContainerError, Mount
+from ewms.pilot.containers.variables import check_names
+
+VIEW = bwrapwords.View(
+    image=Path("/images/a:1"),
+    layer=Path("/layers/1"),
+    mounts=[Mount(Path("/work/io"), Path("/ewms-pilot-data/task-io")), Mount(Path("/cvmfs"), Path("/cvmfs"), True)],
+    home="/home/me",
+)
+VALUES = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
+
+
+def pairs(words: list[str], option: str) -> list[tuple[str, str]]:
+    return [(words[at + 1], words[at + 2]) for at, word in enumerate(words) if word == option]
+
+
+def test_mounts_are_writable_only_where_they_may_be() -> None:
+    words = bwrapwords.arguments(VIEW, {})
+    assert ("/work/io", "/ewms-pilot-data/task-io") in pairs(words, "--bind")
+    assert pairs(words, "--ro-bind") == [("/sys", "/sys"), ("/cvmfs", "/cvmfs")]
+
+
+def test_the_layer_lies_over_the_image_and_the_root_is_read_only() -> None:
+    words = bwrapwords.arguments(VIEW, {})
+    at = words.index("--overlay-src")
+    assert words[at : at + 6] == ["--overlay-src", "/images/a:1", "--overlay-src", "/layers/1", "--ro-overlay", "/"]
+
+
+def test_images_see_the_variables_that_they_look_for() -> None:
+    found = bwrapwords.runtime_variables("/images/a:1", "/home/me", ["/a", "/b"])
+    assert found["HOME"] == "/home/me"
+    assert found["APPTAINER_NAME"] == found["SINGULARITY_NAME"] == "a:1"
+    assert found["APPTAINER_CONTAINER"] == found["SINGULARITY_CONTAINER"] == "/images/a:1"
+    assert found["APPTAINER_BIND"] == "/a,/b"
+
+
+@given(value=VALUES)
+def test_a_shell_sets_every_value_exactly(value: str) -> None:
+    script = bwrapwords.assignments({"VALUE": value}) + 'printf %s "$VALUE"'
+    said = subprocess.run(["/bin/sh"], input=script.encode(), stdout=subprocess.PIPE, check=True, env={})
+    assert said.stdout == value.encode()
+
+
+def test_both_scripts_are_scripts() -> None:
+    for script in (bwrapwords.RUN, bwrapwords.CHECK):
+        subprocess.run(["/bin/sh", "-n", "-c", script], check=True)
+
+
+@pytest.mark.parametrize("name", ["HOME", "1ST", "A-B", "", "A\n", "Ä"])
+def test_names_that_a_shell_cannot_set_are_refused(name: str) -> None:
+    with pytest.raises(ContainerError, match="cannot be set in a container of bubblewrap"):
+        check_names(["GOOD", name], "bubblewrap")
+
+
+def test_names_that_a_shell_can_set() -> None:
+    check_names(["A", "_a1", "PATH", "LD_PRELOAD"], "Apptainer")
