@@ -14,7 +14,7 @@ from ewms.tms.metrics import Metrics
 from ewms.tms.outbox import Outbox
 from ewms.tms.settings import Settings
 from ewms.tms.sitefile import SiteFile
-from ewms.tms.sites import SiteTally
+from ewms.tms.sites import Sites
 from ewms.wms.client import WMS
 from ewms.wms.errors import WMSNotFound
 from ewms.wms.models import Taskforce
@@ -34,7 +34,7 @@ class Context:
     board: Board
     metrics: Metrics = attrs.field(factory=Metrics)
     pulse: Pulse = attrs.field(factory=Pulse)
-    sites: SiteTally = attrs.field(factory=SiteTally)
+    sites: Sites = attrs.field(factory=Sites)
     exclusions: Exclusions = attrs.field(factory=Exclusions)
     site_file: SiteFile = attrs.field(factory=SiteFile)
     history: History = attrs.field(init=False)

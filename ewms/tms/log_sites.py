@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import attrs
 
-from ewms.tms.sites import HOUR, QUICK, Count, SiteTally
+from ewms.tms.sites import HOUR, QUICK, Count, Sites, SiteTally
 from ewms.tms.suspects import Rules, Suspect, all_suspects
 
 EVER: Final = 100 * 366 * 24 * HOUR
@@ -51,8 +51,10 @@ class SitesReport:
 
 def report_of(tally: SiteTally) -> SitesReport:
     """What it says of all that it was fed."""
-    sites, hosts = tally.sites(), tally.hosts()
-    site_of = {host: tally.site_of(host) for host in hosts}
+    counted = Sites()
+    counted.restore("", tally)
+    sites, hosts = counted.sites(), counted.hosts()
+    site_of = counted.site_of(hosts)
     return SitesReport(sites, hosts, site_of, tuple(all_suspects(sites, hosts, site_of, Rules())))
 
 

@@ -15,7 +15,7 @@ from ewms.tms.context import Context
 from ewms.tms.exclusions import Exclusions, can_be_avoided
 from ewms.tms.liveness import beat_here
 from ewms.tms.metrics import Metrics
-from ewms.tms.sites import Count, SiteTally
+from ewms.tms.sites import Count, Sites
 from ewms.tms.suspects import Decision, Kind, Rules, Suspect, all_suspects, decide
 
 log = structlog.stdlib.get_logger(__name__)
@@ -42,14 +42,14 @@ async def run_reviews(ctx: Context) -> NoReturn:
         await trio.sleep(INTERVAL)
 
 
-def review(sites: SiteTally, now: float) -> list[Suspect]:
+def review(sites: Sites, now: float) -> list[Suspect]:
     """The suspicious sites and hosts of the last day (`now` in epoch s)."""
     since = int(now) - LOOK_BACK
     hosts = sites.hosts(since)
-    return all_suspects(sites.sites(since), hosts, {host: sites.site_of(host) for host in hosts}, Rules())
+    return all_suspects(sites.sites(since), hosts, sites.site_of(hosts), Rules())
 
 
-async def exclude(exclusions: Exclusions, sites: SiteTally, suspects: Iterable[Suspect], now: float) -> Decision:
+async def exclude(exclusions: Exclusions, sites: Sites, suspects: Iterable[Suspect], now: float) -> Decision:
     """Keep new workers away from the suspects, as far as the floor allows."""
     since = int(now) - LOOK_BACK
     pool: dict[Kind, Mapping[str, Count]] = {"site": sites.sites(since), "host": sites.hosts(since)}

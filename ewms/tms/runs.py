@@ -1,6 +1,7 @@
 """The living runs of one cluster, in a few bytes for each of its jobs (pure)."""
 
 from array import array
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from ewms.tms.eventlog.cluster import MAX_GAP
@@ -16,7 +17,7 @@ class Place(NamedTuple):
 
 
 class Run(NamedTuple):
-    """A run that ended."""
+    """A run that lives or lived; `started` is in epoch s."""
 
     started: int
     place: Place
@@ -37,15 +38,19 @@ class Runs:
 
     def begin(self, proc: int, at: int, place: Place) -> None:
         """A run begins at an epoch s; a former one of this proc that never ended is forgotten."""
-        missing = proc + 1 - len(self._started)
-        if missing > MAX_GAP:
+        if proc + 1 - len(self._started) > MAX_GAP:
             return  # a damaged number
+        self.restore(proc, Run(at, place, has_error=False))
+
+    def restore(self, proc: int, run: Run) -> None:
+        """What `items` gave."""
+        missing = proc + 1 - len(self._started)
         if missing > 0:
             self._started.frombytes(bytes(missing * self._started.itemsize))
-            self._places += [place] * missing
+            self._places += [run.place] * missing
             self._has_error += bytes(missing)
         self.living += self._started[proc] == _NONE
-        self._started[proc], self._places[proc], self._has_error[proc] = at, place, False
+        self._started[proc], self._places[proc], self._has_error[proc] = run
 
     def place(self, proc: int) -> Place:
         """Where a living run is."""
@@ -67,6 +72,12 @@ class Runs:
         self._started[proc] = _NONE
         self.living -= 1
         return run
+
+    def items(self) -> Iterator[tuple[int, Run]]:
+        """The living runs by their procs."""
+        for proc, at in enumerate(self._started):
+            if at != _NONE:
+                yield proc, Run(at, self._places[proc], bool(self._has_error[proc]))
 
     def forget_before(self, moment: int) -> None:
         """Runs that began earlier: their ends were lost."""

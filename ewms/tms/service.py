@@ -130,7 +130,6 @@ async def serve(ctx: Context, *, task_status: trio.TaskStatus[None] = trio.TASK_
         children.start_soon(_live, ctx, "starts", settings.outer_loop_wait + settings.error_wait, run_starts)
         children.start_soon(_live, ctx, "stops", settings.outer_loop_wait + settings.error_wait, run_stops)
         children.start_soon(_watch_and_report, ctx)
-        children.start_soon(_live, ctx, "review", INTERVAL, run_reviews)
         children.start_soon(run_pulse, ctx)
         task_status.started()
 
@@ -147,10 +146,11 @@ async def _housekeep(ctx: Context, *, task_status: trio.TaskStatus[None]) -> Non
 
 
 async def _watch_and_report(ctx: Context) -> None:
-    """Catch up with the logs in silence, learn what the WMS knows, then report (and audit)."""
+    """Catch up with the logs in silence, learn what the WMS knows, then report (and review, and audit)."""
     async with trio.open_nursery() as nursery:
         await nursery.start(_watch, ctx)
         ctx.caught_up.set()
+        nursery.start_soon(_live, ctx, "review", INTERVAL, run_reviews)
         nursery.start_soon(_live, ctx, "report", ctx.settings.watcher_interval, _reconcile_and_report)
         await ctx.outbox.reconciled.wait()
         nursery.start_soon(_live, ctx, "audit", ctx.settings.audit_interval, run_audits)

@@ -4,16 +4,17 @@ A run begins with an execute event, which names the slot's host, and the pilot c
 failed in a way that speaks against its machine, or neither (removed, preempted, an event that fails everywhere). A
 failure soon after the start is a quick death: a machine that kills whatever it gets takes more and more of a workflow.
 
-The memory of it follows living runs, and hosts of the last day.
+Each log has a tally of its own, saved with its position; the memory of it follows living runs, and hosts of the last
+day.
 """
 
 import enum
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
@@ -84,7 +85,7 @@ class Count:
 
 
 class SiteTally:
-    """Counts by place and hour, fed with events in the order of each log."""
+    """One log's counts by place and hour, fed with its events in their order."""
 
     def __init__(self, keep: int = 24 * HOUR) -> None:
         """Forget what is older than `keep` s before the newest event."""
@@ -105,19 +106,16 @@ class SiteTally:
             elif number in _SIGNS and (at := event_time(event, near)) is not None and (job := int(proc)) >= 0:
                 self._take(number, int(cluster), job, event, at)
 
-    def sites(self, since: int = 0) -> dict[str, Count]:
-        """Each site's runs that ended since then (epoch s, whole hours)."""
-        return self._totals(since, lambda place: place.site or self._site_of.get(place.host) or UNKNOWN_SITE)
+    def places(self, since: int) -> Iterator[tuple[Place, Count]]:
+        """The runs that ended since then (epoch s, whole hours); a place comes once for each hour."""
+        for hour, places in self._hours.items():
+            if hour >= since // HOUR:
+                yield from places.items()
 
-    def hosts(self, since: int = 0) -> dict[str, Count]:
-        """Each host's runs that ended since then; runs whose host is not known are left out."""
-        found = self._totals(since, lambda place: place.host)
-        found.pop("", None)
-        return found
-
-    def site_of(self, host: str) -> str:
-        """The site that pilots on this host named last."""
-        return self._site_of.get(host, UNKNOWN_SITE)
+    @property
+    def site_of(self) -> Mapping[str, str]:
+        """The site that the pilots on a host named last."""
+        return self._site_of
 
     # --- events ---
 
@@ -174,12 +172,90 @@ class SiteTally:
         known = {place.host for places in everywhere for place in places}
         self._site_of = {host: site for host, site in self._site_of.items() if host in known}
 
+    # --- on disk ---
+
+    def dump(self) -> dict[str, Any]:
+        """All of it, as JSON values."""
+        return {
+            "living": [
+                (cluster, proc, run.started, *run.place, run.has_error)
+                for cluster, runs in self._living.items()
+                for proc, run in runs.items()
+            ],
+            "ended": [
+                (hour, *place, count.runs, count.failures, count.quick, count.busy)
+                for hour, places in self._hours.items()
+                for place, count in places.items()
+            ],
+            "site_of": self._site_of,
+        }
+
+    @classmethod
+    def load(cls, saved: Mapping[str, Any]) -> "SiteTally":
+        """What `dump` gave; raises ValueError, KeyError or TypeError if it did not."""
+        self = cls()
+        for cluster, proc, started, site, host, has_error in saved["living"]:
+            run = Run(started, self._share(Place(site, host)), has_error)
+            self._living.setdefault(cluster, Runs()).restore(proc, run)
+        for hour, site, host, *numbers in saved["ended"]:
+            self._hours.setdefault(hour, defaultdict(Count))[Place(site, host)] = Count(*numbers)
+        self._site_of = dict(saved["site_of"])
+        return self
+
+
+class Sites:
+    """The tallies of all logs together."""
+
+    def __init__(self, keep: int = 24 * HOUR) -> None:
+        """Each log's tally forgets what is older than `keep` s before its newest event."""
+        self._keep = keep
+        self._tallies: dict[str, SiteTally] = {}
+
+    def tally(self, log_name: str) -> SiteTally:
+        """A log's own tally, to be fed."""
+        if log_name not in self._tallies:
+            self.restart(log_name)
+        return self._tallies[log_name]
+
+    def restore(self, log_name: str, tally: SiteTally) -> None:
+        """Go on with a tally from a checkpoint."""
+        self._tallies[log_name] = tally
+
+    def restart(self, log_name: str) -> None:
+        """Begin anew with a log: it is read from its beginning."""
+        self._tallies[log_name] = SiteTally(self._keep)
+
+    def drop(self, log_name: str) -> None:
+        """Forget a log."""
+        self._tallies.pop(log_name, None)
+
+    def sites(self, since: int = 0) -> dict[str, Count]:
+        """Each site's runs that ended since then (epoch s, whole hours)."""
+        site_of = self._all_sites()
+        return self._totals(since, lambda place: place.site or site_of.get(place.host) or UNKNOWN_SITE)
+
+    def hosts(self, since: int = 0) -> dict[str, Count]:
+        """Each host's runs that ended since then; runs whose host is not known are left out."""
+        found = self._totals(since, lambda place: place.host)
+        found.pop("", None)
+        return found
+
+    def site_of(self, hosts: Iterable[str]) -> dict[str, str]:
+        """The site that pilots on each of these hosts named last."""
+        known = self._all_sites()
+        return {host: known.get(host, UNKNOWN_SITE) for host in hosts}
+
+    def _all_sites(self) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for _, tally in sorted(self._tallies.items()):  # the newest log has the last word
+            found |= tally.site_of
+        return found
+
     def _totals(self, since: int, name: Callable[[Place], str]) -> dict[str, Count]:
         found: dict[str, Count] = defaultdict(Count)
-        for hour, places in self._hours.items():
-            if hour >= since // HOUR:
-                for place, count in places.items():
-                    found[name(place)].add(count)
+        for tally in self._tallies.values():
+            for place, count in tally.places(since):
+                found[name(place)].add(count)
         return dict(found)
 
 

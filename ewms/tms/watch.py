@@ -18,10 +18,11 @@ import trio
 from ewms.contract import DAY_LOG_SUFFIX
 from ewms.tms.board import Board, day_of
 from ewms.tms.eventlog import checkpoint
+from ewms.tms.eventlog.checkpoint import Checkpoint
 from ewms.tms.eventlog.reader import Position, read_on
 from ewms.tms.expiry import LOG_ARCHIVE_SUFFIX
 from ewms.tms.liveness import beat_here
-from ewms.tms.sites import SiteTally
+from ewms.tms.sites import Sites
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -41,17 +42,17 @@ async def watch_logs(
     state_dir: Path,
     poll: float = 1.0,
     checkpoint_interval: float = CHECKPOINT_INTERVAL,
-    sites: SiteTally | None = None,
+    sites: Sites | None = None,
     tell_lag: Callable[[int, float], None] = lambda _size, _since: None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> NoReturn:
     """Keep the board true to every `*.tms.jel` in `directory`, for ever; `poll` is in s.
 
     It reports as started once all that was there has been read. Faults of the file system are said once and waited
-    out. `sites` counts where pilots fail, as far as it is read in this run. `tell_lag` is told at each poll how many
+    out. `sites` counts where pilots fail. `tell_lag` is told at each poll how many
     bytes are not read yet, and since when (s) the oldest of them wait.
     """
-    sites = sites or SiteTally()
+    sites = sites or Sites()
     watchers: dict[str, _Watcher] = {}
     fault = _Fault()
     started = False
@@ -101,7 +102,7 @@ def _look(directory: Path) -> tuple[dict[str, Stamp], set[str]]:
 class _Watcher:
     """One log's child."""
 
-    def __init__(self, path: Path, board: Board, sites: SiteTally, state_dir: Path, checkpoint_interval: float) -> None:
+    def __init__(self, path: Path, board: Board, sites: Sites, state_dir: Path, checkpoint_interval: float) -> None:
         self._path = path
         self._board = board
         self._sites = sites
@@ -143,6 +144,7 @@ class _Watcher:
         if not self._is_gone or not self._board.drop(self._path.name):
             return False
         log.info("a job event log that is gone was told to its end", log=self._path.name)
+        self._sites.drop(self._path.name)
         self._is_done = True
         self._scope.cancel()
         return True
@@ -189,8 +191,9 @@ class _Watcher:
                     log=self._path.name,
                     reason=piece.replaced,
                 )
+                self._sites.restart(self._path.name)  # else its runs would count twice
             # No await from here to the position: a checkpoint always has both.
-            self._sites.take(tally.feed(piece.data), tally.near)
+            self._sites.tally(self._path.name).take(tally.feed(piece.data), tally.near)
             tally.damaged += bool(piece.skipped)
             self._position = piece.position
             more = piece.more
@@ -215,15 +218,15 @@ class _Watcher:
             log.warning("a checkpoint cannot be used, reading the whole log", log=self._path.name, error=str(error))
             return
         if saved is not None:
-            self._position, tally = saved
-            self._saved = self._position
-            self._board.restore(self._path.name, tally)
+            self._position = self._saved = saved.position
+            self._board.restore(self._path.name, saved.tally)
+            self._sites.restore(self._path.name, saved.sites)
 
     async def _save(self) -> None:
         if self._position == self._saved:
             return
-        position = self._position
-        text = checkpoint.dump(position, self._board.tally(self._path.name))
+        name, position = self._path.name, self._position
+        text = checkpoint.dump(Checkpoint(position, self._board.tally(name), self._sites.tally(name)))
         try:
             await trio.to_thread.run_sync(checkpoint.save, self._checkpoint, text)
         except OSError as error:

@@ -24,7 +24,7 @@ def runs(ctx: Context, site: str, count: int, status: int, lasts: float) -> None
         for text, at in ((EXECUTING, begun), (SITE, begun), (ENDED, begun + lasts)):
             stamp = datetime.fromtimestamp(at, UTC)
             event = text.format(id=f"007.{proc:03d}.000", at=f"{stamp:%Y-%m-%d %H:%M:%S}Z", site=site, status=status)
-            ctx.sites.take(frames(event.encode()), stamp.date())
+            ctx.sites.tally("log").take(frames(event.encode()), stamp.date())
 
 
 async def requirements_of_a_new_order(bench: Bench) -> str:

@@ -1,4 +1,4 @@
-"""A log's position and tally in one small file, written atomically: a restart reads only what is new.
+"""A log's position and tallies in one small file, written atomically: a restart reads only what is new.
 
 It is a cache: without it, or with one that cannot be used, a full read of the log gives the same state. So it is not
 forced to the disk: after a power cut either the old or the new one is there, or none that can be read.
@@ -13,11 +13,23 @@ from datetime import date
 from pathlib import Path
 from typing import Final
 
+import attrs
+
 from ewms.tms.eventlog.reader import Position
 from ewms.tms.eventlog.tally import Tally
+from ewms.tms.sites import SiteTally
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 _SUFFIX: Final = ".checkpoint.json"
+
+
+@attrs.frozen
+class Checkpoint:
+    """A log as far as it was read."""
+
+    position: Position
+    tally: Tally
+    sites: SiteTally
 
 
 def checkpoint_path(state_dir: Path, log_name: str) -> Path:
@@ -32,14 +44,21 @@ def known_logs(state_dir: Path) -> frozenset[str]:
     )
 
 
-def dump(position: Position, tally: Tally) -> str:
+def dump(checkpoint: Checkpoint) -> str:
     """The text of a checkpoint."""
+    position = checkpoint.position
     where = {
         "offset": position.offset,
         "inode": position.inode,
         "head": base64.b64encode(position.head).decode(),
     }
-    return json.dumps({"format": FORMAT, "position": where, "tally": tally.dump()}, separators=(",", ":"))
+    saved = {
+        "format": FORMAT,
+        "position": where,
+        "tally": checkpoint.tally.dump(),
+        "sites": checkpoint.sites.dump(),
+    }
+    return json.dumps(saved, separators=(",", ":"))
 
 
 def save(path: Path, text: str) -> None:
@@ -56,7 +75,7 @@ def save(path: Path, text: str) -> None:
         raise
 
 
-def load(path: Path, near: date) -> tuple[Position, Tally] | None:
+def load(path: Path, near: date) -> Checkpoint | None:
     """A checkpoint, or None if there is none; raises ValueError if it cannot be used, OSError if it cannot be read."""
     try:
         text = path.read_text(encoding="utf-8")
@@ -68,6 +87,6 @@ def load(path: Path, near: date) -> tuple[Position, Tally] | None:
             raise ValueError(f"format {saved['format']}, not {FORMAT}")  # noqa: TRY301  one reason of many
         where = saved["position"]
         position = Position(int(where["offset"]), int(where["inode"]), base64.b64decode(where["head"]))
-        return position, Tally.load(saved["tally"], near)
+        return Checkpoint(position, Tally.load(saved["tally"], near), SiteTally.load(saved["sites"]))
     except Exception as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error

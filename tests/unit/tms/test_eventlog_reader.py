@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from ewms.tms.eventlog import checkpoint
-from ewms.tms.eventlog.format import cut
+from ewms.tms.eventlog.checkpoint import Checkpoint
+from ewms.tms.eventlog.format import cut, frames
 from ewms.tms.eventlog.reader import LONGEST_EVENT, Position, read_on
 from ewms.tms.eventlog.tally import Tally
+from ewms.tms.sites import SiteTally
 
 DAY = date(2026, 11, 21)
 LOG = (Path(__file__).parents[2] / "data" / "jel" / "factory-complete.jel").read_bytes()
@@ -83,17 +85,23 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
     position = Position(12, 34, b"\x00head")
     path = checkpoint.checkpoint_path(tmp_path / "state", "2026-11-21.tms.jel")
     assert checkpoint.load(path, DAY) is None
-    checkpoint.save(path, checkpoint.dump(position, tally))
+    sites = SiteTally()
+    sites.take(frames(LOG), DAY)
+    checkpoint.save(path, checkpoint.dump(Checkpoint(position, tally, sites)))
     loaded = checkpoint.load(path, DAY)
     assert loaded is not None
-    assert loaded[0] == position
-    assert loaded[1].dump() == tally.dump()
-    assert loaded[1].changed == {36}
+    assert loaded.position == position
+    assert loaded.tally.dump() == tally.dump()
+    assert loaded.tally.changed == {36}
+    assert loaded.sites.dump() == sites.dump()
+    assert sites.dump()["ended"]
     assert [each.name for each in path.parent.iterdir()] == [path.name]
     assert checkpoint.known_logs(path.parent) == {"2026-11-21.tms.jel"}
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"format":0}', '{"format":1,"position":{}}', "\x00" * 50])
+@pytest.mark.parametrize(
+    "text", ["", "{}", "[]", '{"format":0}', f'{{"format":{checkpoint.FORMAT},"position":{{}}}}', "\x00" * 50]
+)
 def test_an_unusable_checkpoint_says_so(tmp_path: Path, text: str) -> None:
     path = tmp_path / "c"
     path.write_text(text)

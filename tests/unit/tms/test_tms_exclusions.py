@@ -7,7 +7,7 @@ import structlog.testing
 from ewms.tms.exclusions import Exclusions, can_be_avoided, load
 from ewms.tms.review import exclude
 from ewms.tms.settings import Settings
-from ewms.tms.sites import Count, SiteTally
+from ewms.tms.sites import Count, Sites
 from ewms.tms.suspects import Exclusion, Suspect
 
 NOW = 1_000_000.0
@@ -70,5 +70,5 @@ async def test_a_full_disk_keeps_it_in_memory_and_is_told(tmp_path: Path) -> Non
 
 async def test_a_suspect_with_a_hostile_name_is_not_excluded() -> None:
     exclusions = Exclusions()
-    decision = await exclude(exclusions, SiteTally(), [Suspect("host", "$(x)", Count(20, 20, 20, 0), 0.0)], NOW)
+    decision = await exclude(exclusions, Sites(), [Suspect("host", "$(x)", Count(20, 20, 20, 0), 0.0)], NOW)
     assert (decision.added, decision.refused) == ((), ())

@@ -1,3 +1,6 @@
+"""Where pilots fail, what is suspicious about it, and what is excluded."""
+
+import json
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 
@@ -8,7 +11,7 @@ from hypothesis import strategies as st
 from ewms.tms.eventlog.format import frames
 from ewms.tms.metrics import Metrics
 from ewms.tms.review import review, show
-from ewms.tms.sites import UNKNOWN_SITE, Count, End, SiteTally, end_of
+from ewms.tms.sites import UNKNOWN_SITE, Count, End, Sites, SiteTally, end_of
 from ewms.tms.suspects import Exclusion, Rules, Suspect, all_suspects, avoided, decide, suspicious
 
 START = datetime(2026, 11, 21, 10, 30, tzinfo=UTC)
@@ -44,10 +47,10 @@ class Log:
         self.chirp(proc, "TasksTotal", "5")
         self.write(proc, end, after=lasts)
 
-    def tally(self, keep: int = 24 * 3600) -> SiteTally:
-        tally = SiteTally(keep)
-        tally.take(frames(self.text.encode()), DAY)
-        return tally
+    def tally(self, keep: int = 24 * 3600) -> Sites:
+        sites = Sites(keep)
+        sites.tally("log").take(frames(self.text.encode()), DAY)
+        return sites
 
 
 def test_runs_by_site_and_host() -> None:
@@ -58,7 +61,7 @@ def test_runs_by_site_and_host() -> None:
     tally = log.tally()
     assert tally.sites() == {"MWT2": Count(2, 1, 1, 3630), "FNAL": Count(1, 1, 0, 3000)}
     assert tally.hosts() == {"n1": Count(1, 0, 0, 3600), "n2": Count(1, 1, 1, 30), "f1": Count(1, 1, 0, 3000)}
-    assert tally.site_of("f1") == "FNAL"
+    assert tally.site_of(["f1"]) == {"f1": "FNAL"}
 
 
 def test_a_pilot_that_dies_before_it_chirps_counts_for_its_slots_host() -> None:
@@ -128,7 +131,7 @@ def test_hours_that_are_over_are_forgotten() -> None:
     log.run(1, EXITED.format(0), lasts=30 * 3600, host="new")
     tally = log.tally()
     assert set(tally.hosts()) == {"new"}
-    assert tally.site_of("old") == UNKNOWN_SITE
+    assert tally.site_of(["old"]) == {"old": UNKNOWN_SITE}
 
 
 def test_since_when() -> None:
@@ -149,7 +152,7 @@ def test_what_is_not_ours_is_passed_over() -> None:
 
 
 @given(st.lists(st.integers(0, 400), max_size=6))
-def test_any_cut_of_a_log_gives_the_same_counts(cuts: list[int]) -> None:
+def test_any_cut_of_a_log_and_a_restart_at_each_give_the_same_counts(cuts: list[int]) -> None:
     log = Log()
     for proc in range(6):
         log.run(proc, EXITED.format(proc % 2), lasts=100)
@@ -159,7 +162,29 @@ def test_any_cut_of_a_log_gives_the_same_counts(cuts: list[int]) -> None:
     tally = SiteTally()
     for start, end in pairwise(places):
         tally.take(frames(text[start:end]), date(2026, 11, 21))
-    assert tally.sites() == log.tally().sites()
+        tally = SiteTally.load(json.loads(json.dumps(tally.dump())))
+    sites = Sites()
+    sites.restore("log", tally)
+    assert sites.sites() == log.tally().sites()
+    assert sites.hosts() == log.tally().hosts()
+
+
+def test_logs_count_together_until_they_are_dropped_or_begun_anew() -> None:
+    first, second = Log(), Log()
+    first.run(0, EXITED.format(0), host="n1", site="OLD")
+    second.run(0, EXITED.format(1), host="n1", site="NEW")
+    second.execute(1, "n1")
+    second.write(1, KILLED, after=10)
+    sites = Sites()
+    for name, log in (("2026-11-20.tms.jel", first), ("2026-11-21.tms.jel", second)):
+        sites.tally(name).take(frames(log.text.encode()), DAY)
+    assert sites.hosts() == {"n1": Count(3, 2, 1, 7210)}
+    assert sites.site_of(["n1"]) == {"n1": "NEW"}
+    assert set(sites.sites()) == {"OLD", "NEW"}
+    sites.drop("2026-11-20.tms.jel")
+    assert set(sites.sites()) == {"NEW"}
+    sites.restart("2026-11-21.tms.jel")
+    assert sites.sites() == {}
 
 
 # --- suspicion ---

@@ -15,6 +15,7 @@ import trio.testing
 from ewms.tms.board import Board, day_of
 from ewms.tms.eventlog import checkpoint
 from ewms.tms.eventlog.reader import Piece, Position, read_on
+from ewms.tms.sites import Sites
 from ewms.tms.watch import CHECKPOINT_INTERVAL, watch_logs
 
 NAME = "2026-11-21.tms.jel"
@@ -44,6 +45,7 @@ class Stand:
     directory: Path
     state_dir: Path
     board: Board
+    sites: Sites = attrs.field(factory=Sites)
 
     def append(self, data: bytes, name: str = NAME) -> None:
         with (self.directory / name).open("ab") as file:
@@ -63,6 +65,7 @@ class Stand:
                     self.directory,
                     self.board,
                     state_dir=self.state_dir,
+                    sites=self.sites,
                     checkpoint_interval=checkpoint_interval,
                 )
             )
@@ -122,17 +125,39 @@ async def test_a_restart_reads_only_what_is_new(stand: Stand, autojump_clock: ob
         assert stand.board.tally(NAME).damaged == 0
 
 
+async def test_a_restart_forgets_no_run_and_a_replaced_log_counts_none_twice(
+    stand: Stand, autojump_clock: object
+) -> None:
+    stand.append(submit() + EXECUTE)
+    async with stand.watching():
+        pass
+    stand.board, stand.sites = Board(), Sites()
+    stand.append(TERMINATED + EXECUTE)  # what had begun before the restart ends
+    async with stand.watching():
+        runs = stand.sites.sites()
+        assert [count.runs for count in runs.values()] == [1]
+    stand.board, stand.sites = Board(), Sites()
+    async with stand.watching():
+        assert stand.sites.sites() == runs
+        (stand.directory / NAME).rename(stand.directory / "moved")
+        stand.append(submit() + EXECUTE + TERMINATED)
+        await trio.sleep(3)
+        assert stand.sites.sites() == runs
+
+
 async def test_without_its_checkpoint_the_state_is_the_same(stand: Stand, autojump_clock: object) -> None:
     stand.append(submit() + EXECUTE)
     async with stand.watching():
         pass
     before = stand.board.tally(NAME).dump()
+    sites = stand.sites.tally(NAME).dump()
     path = checkpoint.checkpoint_path(stand.state_dir, NAME)
     path.write_text("torn")
-    stand.board = Board()
+    stand.board, stand.sites = Board(), Sites()
     with structlog.testing.capture_logs() as logs:
         async with stand.watching():
             assert stand.board.tally(NAME).dump() == before
+            assert stand.sites.tally(NAME).dump() == sites
     assert said(logs, "checkpoint cannot be used") == 1
 
 
@@ -281,7 +306,7 @@ async def test_cancelling_leaves_a_checkpoint_of_what_was_read(
         await trio.sleep(after)
     saved = checkpoint.load(checkpoint.checkpoint_path(stand.state_dir, NAME), day_of(NAME))
     assert saved is not None
-    assert saved[1].dump() == stand.board.tally(NAME).dump()
+    assert saved.tally.dump() == stand.board.tally(NAME).dump()
 
 
 async def test_a_link_to_itself_hides_no_other_log(stand: Stand, autojump_clock: object) -> None:
