@@ -18,7 +18,6 @@ from ewms.tms.board import TaskforceReport
 from ewms.tms.condor.base import Ad, CondorError
 from ewms.tms.context import Context
 from ewms.tms.outbox import Stage
-from ewms.wms.errors import WMSError
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -89,9 +88,6 @@ async def _end(ctx: Context, uuid: str) -> None:
     log.warning("the log does not tell the end of a cluster that is not in the queue any more", taskforce=uuid)
     if not ctx.board.places(uuid):
         ctx.outbox.set_stage(uuid, Stage.ENDING)
-        try:
-            await ctx.outbox.complete(uuid, int(time.time()))
-        except WMSError as error:
-            log.error("the WMS does not take the taskforce's end, giving up", taskforce=uuid, error=str(error))
+        await ctx.outbox.complete(uuid, int(time.time()))
     else:
         ctx.board.ended(uuid, int(time.time()))

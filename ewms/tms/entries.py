@@ -24,7 +24,10 @@ class Entry:
     withdrawn_at: float | None = None
     withdrawn_clusters: tuple[int, ...] = ()
     """Of earlier attempts: removed, but they may be in the queue for long, and are in the history and the log."""
+    stop_began_at: float | None = None
+    """When the removal was about to be sent."""
     stopped_at: float | None = None
+    """When the WMS accepted that."""
     ended_at: float | None = None
     """When the cluster ended, as told to the WMS."""
     completed_at: float | None = None
@@ -41,6 +44,16 @@ class Entry:
         if self.withdrawn_at is None or self.cluster_id is None:
             return self.withdrawn_clusters
         return (*self.withdrawn_clusters, self.cluster_id)
+
+    @property
+    def has_open_stop(self) -> bool:
+        """Its cluster may have been removed, and the WMS may not know that it was told to be."""
+        return self.stop_began_at is not None and self.stopped_at is None and self.completed_at is None
+
+    @property
+    def has_open_end(self) -> bool:
+        """It was confirmed, and the WMS may know that it has ended."""
+        return self.confirmed_at is not None and self.withdrawn_at is None and self.completed_at is None
 
     @property
     def is_over(self) -> bool:

@@ -7,8 +7,8 @@ taskforce says what may be sent at all.
 
 import enum
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
 import attrs
@@ -19,7 +19,7 @@ from ewms.secret import Secret
 from ewms.tms.board import TaskforceReport
 from ewms.tms.ledger import Ledger
 from ewms.wms.client import WMS
-from ewms.wms.errors import WMSNotFound
+from ewms.wms.errors import WMSError, WMSNotFound
 from ewms.wms.models import CompoundStatuses, TopTaskErrors
 
 log = structlog.stdlib.get_logger(__name__)
@@ -35,8 +35,12 @@ class Stage(enum.Enum):
     """The WMS does not know its cluster yet: its statuses wait."""
     OPEN = "open"
     """Confirmed: statuses are sent as they change."""
+    STOPPING = "stopping"
+    """Its cluster is being removed, and the WMS is to hear of that first: its statuses wait."""
     ENDING = "ending"
     """Its last statuses were accepted: only condor-rm and condor-complete may follow."""
+    REFUSED = "refused"
+    """As `ENDING`, but the WMS did not take its end: that is told again, seldom."""
     UNKNOWN = "unknown"
     """Completed, withdrawn, or never of this WMS: nothing is sent."""
 
@@ -56,8 +60,17 @@ class _Taskforce:
     stage: Stage = Stage.UNKNOWN
     turn: trio.Lock = attrs.field(factory=trio.Lock)
     users: int = 0
+    stops: int = 0
+    """How many are about to remove its cluster: one, or two after a restart."""
+    ended_at: int = 0
+    """What the WMS did not take (epoch s)."""
     tokens: tuple[Secret, ...] = ()
     """Of its queues. As long as these are kept, no log shows them: its workers' errors may quote them."""
+
+    @property
+    def seen(self) -> Stage:
+        """The stage as others see it."""
+        return Stage.STOPPING if self.stops else self.stage
 
 
 class Outbox:
@@ -76,7 +89,7 @@ class Outbox:
     def stage(self, uuid: str) -> Stage:
         """What may be sent about a taskforce now."""
         taskforce = self._taskforces.get(uuid)
-        return taskforce.stage if taskforce else Stage.UNKNOWN
+        return taskforce.seen if taskforce else Stage.UNKNOWN
 
     def set_stage(self, uuid: str, stage: Stage) -> None:
         """Say where a taskforce is."""
@@ -84,13 +97,21 @@ class Outbox:
         taskforce.stage = stage
         self._forget_if_idle(uuid)
 
+    def leave_unknown(self, uuid: str, stage: Stage) -> bool:
+        """Say where a taskforce is of which nothing would be sent (its stop may be under way); False: it is not so."""
+        taskforce = self._taskforces.get(uuid)
+        if taskforce is not None and taskforce.stage is not Stage.UNKNOWN:
+            return False
+        self.set_stage(uuid, stage)
+        return True
+
     def in_stage(self, stage: Stage) -> list[str]:
         """The taskforces in a stage."""
-        return [uuid for uuid, taskforce in self._taskforces.items() if taskforce.stage is stage]
+        return [uuid for uuid, taskforce in self._taskforces.items() if taskforce.seen is stage]
 
     def counts(self) -> Mapping[str, int]:
         """How many taskforces there are in each stage."""
-        stages = [taskforce.stage.value for taskforce in self._taskforces.values()]
+        stages = [taskforce.seen.value for taskforce in self._taskforces.values()]
         return {stage: stages.count(stage) for stage in sorted(set(stages))}
 
     @asynccontextmanager
@@ -103,6 +124,17 @@ class Outbox:
                 yield
         finally:
             taskforce.users -= 1
+            self._forget_if_idle(uuid)
+
+    @contextmanager
+    def stopping(self, uuid: str) -> Iterator[None]:
+        """While this lasts its statuses wait: the last ones come after condor-rm."""
+        taskforce = self._taskforces.setdefault(uuid, _Taskforce())
+        taskforce.stops += 1
+        try:
+            yield
+        finally:
+            taskforce.stops -= 1
             self._forget_if_idle(uuid)
 
     def keep_hidden(self, uuid: str, tokens: Iterable[Secret]) -> None:
@@ -143,31 +175,50 @@ class Outbox:
         await self._ledger.update(uuid, stopped_at=time.time())
 
     async def complete(self, uuid: str, ended_at: int) -> None:
-        """Say, once, that the cluster has ended (epoch s); the taskforce's last statuses were accepted."""
+        """Say, once, that the cluster has ended (epoch s); the taskforce's last statuses were accepted.
+
+        If the WMS does not take it, the taskforce is `REFUSED` then.
+        """
         async with self.turn(uuid):
-            if self.stage(uuid) is not Stage.ENDING:
+            if self._taskforces[uuid].stage is not Stage.ENDING:
                 return
             try:
                 async with self._completions:
                     await self._wms.complete(uuid, condor_complete_ts=ended_at)
             except WMSNotFound:
                 log.warning("the WMS does not know the taskforce that completed", taskforce=uuid)
+            except WMSError as error:
+                log.error(
+                    "the WMS does not take the taskforce's end, trying again later", taskforce=uuid, error=str(error)
+                )
+                self._taskforces[uuid].ended_at = ended_at
+                self.set_stage(uuid, Stage.REFUSED)
+                return
             else:
                 log.info("taskforce completed", taskforce=uuid, ended_at=ended_at)
-            await self._ledger.update(uuid, ended_at=ended_at, completed_at=time.time())
-            self.set_stage(uuid, Stage.UNKNOWN)
+            await self.note_completed(uuid, ended_at)
+
+    async def complete_again(self, uuid: str) -> None:
+        """Say once more what the WMS did not take."""
+        if self.stage(uuid) is Stage.REFUSED:
+            self.set_stage(uuid, Stage.ENDING)
+            await self.complete(uuid, self._taskforces[uuid].ended_at)
+
+    async def note_completed(self, uuid: str, ended_at: int) -> None:
+        """The WMS knows that the taskforce is over (its cluster ended at this epoch s)."""
+        await self._ledger.update(uuid, ended_at=ended_at, completed_at=time.time())
+        self.set_stage(uuid, Stage.UNKNOWN)
 
     def adopt(self, open_taskforces: Iterable["OpenTaskforce"]) -> None:
         """Take over, after a restart, what the WMS lists as not completed."""
         for each in open_taskforces:
-            if self.stage(each.uuid) is Stage.UNKNOWN:
-                self.set_stage(each.uuid, Stage.STARTING if each.cluster_id is None else Stage.OPEN)
+            self.leave_unknown(each.uuid, Stage.STARTING if each.cluster_id is None else Stage.OPEN)
             if each.has_errors:
                 self._with_errors.add(each.uuid)
         self.reconciled.set()
 
     def _forget_if_idle(self, uuid: str) -> None:
         taskforce = self._taskforces[uuid]
-        if taskforce.stage is Stage.UNKNOWN and not taskforce.users:
+        if taskforce.seen is Stage.UNKNOWN and not taskforce.users:
             del self._taskforces[uuid]
             self._with_errors.discard(uuid)

@@ -126,20 +126,16 @@ class _Round:
         self._settle(batch)
 
     def _settle(self, batch: Sequence[TaskforceReport]) -> None:
-        self._ctx.board.accepted(batch)
-        for report in batch:
-            self._told.add(report.uuid)
-            if report.completed_at is not None and self._ctx.outbox.stage(report.uuid) is Stage.OPEN:
-                self._ctx.outbox.set_stage(report.uuid, Stage.ENDING)
+        outbox = self._ctx.outbox
+        self._told.update(report.uuid for report in batch)
+        # A stop that began meanwhile is to be told before the last statuses: they are sent again then.
+        settled = [report for report in batch if outbox.stage(report.uuid) is not Stage.STOPPING]
+        self._ctx.board.accepted(settled)
+        for report in settled:
+            if report.completed_at is not None and outbox.stage(report.uuid) is Stage.OPEN:
+                outbox.set_stage(report.uuid, Stage.ENDING)
                 # In a task of its own: it may have to wait for this taskforce's stop, others shall not.
-                self._completions.start_soon(_complete, self._ctx, report.uuid, int(report.completed_at))
-
-
-async def _complete(ctx: Context, uuid: str, ended_at: int) -> None:
-    try:
-        await ctx.outbox.complete(uuid, ended_at)
-    except WMSError as error:
-        log.error("the WMS does not take the taskforce's end, giving up", taskforce=uuid, error=str(error))
+                self._completions.start_soon(outbox.complete, report.uuid, int(report.completed_at))
 
 
 class _Failures:

@@ -31,11 +31,12 @@ from ewms.tms.lock import hold_lock
 from ewms.tms.orders import run_starts, run_stops
 from ewms.tms.outbox import Outbox
 from ewms.tms.pulse import run_pulse
-from ewms.tms.reconcile import reconcile
+from ewms.tms.reconcile import note_ends, reconcile, retry_refused_ends
 from ewms.tms.report import run_reports
 from ewms.tms.review import INTERVAL, run_reviews
 from ewms.tms.settings import Settings
 from ewms.tms.sitefile import SiteFile, reload_on_hangup
+from ewms.tms.stopping import resume_stop
 from ewms.tms.systemd import Notifier
 from ewms.tms.watch import watch_logs
 from ewms.wms.auth import Auth
@@ -157,8 +158,13 @@ async def _watch_and_report(ctx: Context) -> None:
 
 
 async def _reconcile_and_report(ctx: Context) -> None:
-    await reconcile(ctx)
-    await run_reports(ctx)
+    left = await reconcile(ctx)
+    async with trio.open_nursery() as nursery:
+        for uuid in left.stops:
+            await nursery.start(resume_stop, ctx, uuid)
+        nursery.start_soon(note_ends, ctx, left.ends)
+        nursery.start_soon(retry_refused_ends, ctx)
+        nursery.start_soon(run_reports, ctx)
 
 
 async def _watch(ctx: Context, *, task_status: trio.TaskStatus[None]) -> None:

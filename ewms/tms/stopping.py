@@ -10,10 +10,12 @@ from ewms.tms import lookup
 from ewms.tms.condor.base import CondorBroken, CondorRefused, CondorUnreachable
 from ewms.tms.context import Context
 from ewms.tms.decisions import StopOutcome, stop_outcome
+from ewms.tms.entries import Entry
 from ewms.tms.errors import OrderRefused
 from ewms.tms.outbox import Stage
 from ewms.tms.submit_language import checked_uuid
-from ewms.wms.models import Phase
+from ewms.wms.errors import WMSError
+from ewms.wms.models import Phase, Taskforce
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -32,15 +34,47 @@ async def stop(ctx: Context, uuid: str) -> bool:
             if taskforce is None or taskforce.phase != Phase.PENDING_STOPPER:
                 log.info("stop order is outdated", taskforce=uuid)
                 return False
-            outcome = await _remove(ctx, checked_uuid(uuid), taskforce.cluster_id)
-            await ctx.outbox.confirm_stop(uuid)
+            with ctx.outbox.stopping(uuid):
+                await _note_begun(ctx, taskforce)
+                outcome = await _remove(ctx, checked_uuid(uuid), taskforce.cluster_id)
+                await ctx.outbox.confirm_stop(uuid)
             log.info("stop confirmed", taskforce=uuid, cluster=taskforce.cluster_id)
     except OrderRefused as refusal:
         log.error("stop order failed", taskforce=uuid, reason=str(refusal))
         await ctx.wms.stop_failed(uuid, str(refusal))
         return False
-    await _go_on(ctx, uuid, outcome)
+    await _go_on(ctx, taskforce, outcome)
     return True
+
+
+async def resume_stop(
+    ctx: Context, uuid: str, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Carry on with a stop that an earlier run began; the cluster's end is not told before (started: from now on)."""
+    if ctx.outbox.stage(uuid) is Stage.STOPPING:
+        task_status.started()
+        return  # the WMS has offered it again already
+    with ctx.outbox.stopping(uuid):
+        task_status.started()
+        log.info("an earlier stop goes on", taskforce=uuid)
+        try:
+            await stop(ctx, uuid)
+        except WMSError as error:
+            log.error("an earlier stop cannot go on", taskforce=uuid, error=str(error))
+
+
+async def _note_begun(ctx: Context, taskforce: Taskforce) -> None:
+    """From now on the cluster may be gone: whoever comes after us tells the WMS why before it tells that it ended."""
+    now = time.time()
+    adopted = Entry(
+        taskforce_uuid=taskforce.taskforce_uuid,
+        log_path=taskforce.job_event_log_fpath or "",
+        n_workers=taskforce.n_workers or 0,
+        intended_at=now,
+        cluster_id=taskforce.cluster_id,
+        confirmed_at=now,
+    )
+    await ctx.ledger.update(taskforce.taskforce_uuid, default=adopted, stop_began_at=now)
 
 
 async def _remove(ctx: Context, uuid: str, cluster_id: int | None) -> StopOutcome:
@@ -81,17 +115,19 @@ async def _remove_once(ctx: Context, uuid: str, cluster_id: int) -> StopOutcome:
     return outcome
 
 
-async def _go_on(ctx: Context, uuid: str, outcome: StopOutcome) -> None:
+async def _go_on(ctx: Context, taskforce: Taskforce, outcome: StopOutcome) -> None:
     """After the stop: see to it that the taskforce is completed in the end."""
+    uuid = taskforce.taskforce_uuid
     entry = await ctx.ledger.read(uuid)
     if entry is not None and entry.completed_at is not None and entry.ended_at is not None:
         # It was completed before the stop was ordered: the confirmation has overwritten that at the WMS.
         await _complete(ctx, uuid, int(entry.ended_at))
-    elif outcome is StopOutcome.NOTHING_LEFT and not ctx.board.places(uuid):
+    elif outcome is StopOutcome.NOTHING_LEFT and ctx.caught_up.is_set() and not ctx.board.places(uuid):
         # Neither the queue nor a log knows the cluster: nobody else will ever say that it has ended.
         await _complete(ctx, uuid, int(time.time()))
-    elif ctx.outbox.stage(uuid) is Stage.UNKNOWN:
-        ctx.outbox.set_stage(uuid, Stage.OPEN)
+    elif ctx.outbox.leave_unknown(uuid, Stage.OPEN) and taskforce.cluster_id is not None:
+        # A log tells the end, and if none does the audit.
+        ctx.board.expect(uuid, taskforce.cluster_id, taskforce.n_workers or 0)
 
 
 async def _complete(ctx: Context, uuid: str, ended_at: int) -> None:

@@ -134,7 +134,7 @@ def test_what_nobody_thought_of_is_a_bug_with_its_traceback(monkeypatch: pytest.
             return ["ad"]
 
     monkeypatch.setattr(helper, "plain", plain_fails)
-    monkeypatch.setattr(helper.htcondor2, "Schedd", OneAd)
+    monkeypatch.setattr(htcondor2, "Schedd", OneAd)
     reply = helper.answer(Request(1, "query", {"constraint": "true", "projection": []}))
     assert reply.failure is not None
     assert (reply.failure.kind, reply.failure.message) == ("bug", f"{type(error).__name__}: what")
