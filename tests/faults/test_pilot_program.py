@@ -190,10 +190,10 @@ async def test_bad_settings_are_told_one_a_line(site: Site) -> None:
 
 
 async def test_a_platform_that_is_not_there_is_one_clear_error(site: Site) -> None:
-    environ = site.environ() | {"_EWMS_PILOT_CONTAINER_PLATFORM": "bwrap"}
+    environ = site.environ() | {"_EWMS_PILOT_CONTAINER_PLATFORM": "bwrap", "PATH": "/nonexistent"}
     ended = await trio.run_process(pilot_command(), env=environ, capture_stderr=True, check=False)
     assert ended.returncode == ExitStatus.RUNTIME
-    assert b"'bwrap' is not available" in ended.stderr
+    assert b"`bwrap` was not found (PATH=/nonexistent)" in ended.stderr
     assert b"Traceback" not in ended.stderr
 
 
