@@ -9,12 +9,18 @@ from pathlib import Path
 import click
 import eventlog_rows
 import machine
+import pilot_rows
 import results
 import tms_rows
 from measure import CannotRun, Group, Measurement, Setup, measure
 from rich.console import Console
 
-GROUPS: dict[str, Group] = {"eventlog": eventlog_rows.rows, "tms": tms_rows.rows}
+GROUPS: dict[str, Group] = {
+    "eventlog": eventlog_rows.rows,
+    "tms": tms_rows.rows,
+    "pilot": pilot_rows.throughput,
+    "pilotcost": pilot_rows.cost,
+}
 
 
 @click.command()

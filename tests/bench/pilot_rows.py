@@ -1,0 +1,132 @@
+"""Pilots beside the container runtime alone, beside the PyPI package `ewms-pilot`, and what they cost by themselves.
+
+`EWMS_BENCH_EVENTS=1000000 nox -s bench -- --group pilotcost` is the long run (100,000 events by default).
+"""
+
+import os
+from collections.abc import Callable
+from functools import cache, partial
+
+from measure import CannotRun, Contender, Goal, Row, Setup, Skipped
+from pilot_machine import PilotMachine, open_pilot_machine
+from pilot_runs import Runs
+
+from ewms.testing.held import held
+from ewms.testing.pool import PoolUnavailable
+
+MANY = int(os.environ.get("EWMS_BENCH_EVENTS", "100000"))
+SLOTS = (1, 2, 4, 8)
+SECOND = "sh -c 'sleep 1; cp {{INFILE}} {{OUTFILE}}'"
+SECOND_ALONE = "sh -c 'sleep 1; cp {in} {out}'"
+
+XARGS = "bare apptainer run, xargs -P N"
+PYPI = "ewms-pilot 1.0.5 (PyPI)"
+Cost = Callable[[int, int], dict[str, float]]
+
+IDEAL = "N tasks a second"
+CLIENT = "aiormq alone, asyncio"
+
+
+def throughput(setup: Setup) -> list[Row]:
+    """Events a second, with Apptainer and default settings."""
+    runs = _runs(setup)
+    count, seconds = (8, 1) if setup.quick else (120, 10)
+    copies = [_copies(runs, count, slots) for slots in (SLOTS[:1] if setup.quick else SLOTS)]
+    return copies + [_seconds(runs, seconds, slots) for slots in (SLOTS[2:3] if setup.quick else SLOTS)]
+
+
+def cost(setup: Setup) -> list[Row]:
+    """What a pilot needs for itself: its containers do nothing, except where the first task is waited for."""
+    runs = _runs(setup)
+    count, many = (50, 200) if setup.quick else (3_000, MANY)
+    own, alone = runs.own_cost, runs.client_alone
+
+    @cache  # it is long, and more than one row is about it
+    def long_run() -> dict[str, float]:
+        return own(many, slots=4)
+
+    def ms_each(of: Cost, slots: int) -> float:
+        return 1000 * of(count, slots)["cpu_s"] / count
+
+    def rate(of: Cost, slots: int) -> float:
+        return of(count, slots)["rate"]
+
+    rows = [
+        Row(
+            f"own CPU for an event, {_at_a_time(slots)}",
+            "ms",
+            {"ours": partial(ms_each, own, slots), CLIENT: partial(ms_each, alone, slots)},
+            [Goal(3)],
+            less_is_better=True,
+        )
+        for slots in (1, 4)
+    ]
+    rows += [
+        Row(
+            f"events whose container does nothing, {_at_a_time(slots)}",
+            "events/s",
+            {"ours": partial(rate, own, slots), CLIENT: partial(rate, alone, slots)},
+        )
+        for slots in (1, 4)
+    ]
+    return [
+        *rows,
+        Row(f"memory after {many:,} events, peak", "MB", {"ours": lambda: long_run()["peak_mb"]}, [Goal(45)], True),
+        Row("of it grown since event 1,000", "MB", {"ours": lambda: _growth(long_run())}, [Goal(1)], True),
+        Row(
+            "exec to first task, directory image",
+            "s",
+            {"ours": runs.first_task_s, PYPI: _pypi(runs.machine, runs.pypi_first_task_s)},
+            [Goal(0.7)],
+            less_is_better=True,
+        ),
+    ]
+
+
+def _growth(figures: dict[str, float]) -> float:
+    return figures["peak_mb"] - (figures["settled_mb"] or figures["peak_mb"])
+
+
+def _copies(runs: Runs, count: int, slots: int) -> Row:
+    # The package collapses with concurrency: fewer events then, or a run takes minutes.
+    few = min(count, 60 if slots == 1 else 12)
+    return Row(
+        f"cp, {_at_a_time(slots)}",
+        "events/s",
+        {
+            "ours": partial(runs.pilot_rate, count, slots),
+            XARGS: partial(runs.xargs_rate, count, slots),
+            PYPI: _pypi(runs.machine, partial(runs.pypi_rate, max(few, slots + 2), slots)),
+        },
+        [Goal(0.95, XARGS)],
+    )
+
+
+def _seconds(runs: Runs, seconds: int, slots: int) -> Row:
+    count = slots * (seconds + 1)
+    return Row(
+        f"tasks of 1 s, {_at_a_time(slots)}",
+        "events/s",
+        {
+            "ours": partial(runs.pilot_rate, count, slots, SECOND),
+            IDEAL: lambda: float(slots),
+            XARGS: partial(runs.xargs_rate, count, slots, SECOND_ALONE),
+        },
+        [Goal(0.98, IDEAL)],
+    )
+
+
+def _at_a_time(slots: int) -> str:
+    return f"{slots} at a time"
+
+
+def _pypi(machine: PilotMachine, contender: Contender) -> Contender | Skipped:
+    return Skipped(machine.why_no_pypi) if machine.pypi is None else contender
+
+
+def _runs(setup: Setup) -> Runs:
+    try:
+        machine = setup.stack.enter_context(held(partial(open_pilot_machine, setup.directory, progress=setup.say)))
+    except PoolUnavailable as error:
+        raise CannotRun(str(error)) from error
+    return Runs(machine)
