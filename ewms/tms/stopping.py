@@ -33,6 +33,7 @@ async def stop(ctx: Context, uuid: str) -> bool:
             taskforce = await ctx.recheck(uuid)
             if taskforce is None or taskforce.phase != Phase.PENDING_STOPPER:
                 log.info("stop order is outdated", taskforce=uuid)
+                await _note_confirmed(ctx, uuid, taskforce)
                 return False
             with ctx.outbox.stopping(uuid):
                 await _note_begun(ctx, taskforce)
@@ -75,6 +76,13 @@ async def _note_begun(ctx: Context, taskforce: Taskforce) -> None:
         confirmed_at=now,
     )
     await ctx.ledger.update(taskforce.taskforce_uuid, default=adopted, stop_began_at=now)
+
+
+async def _note_confirmed(ctx: Context, uuid: str, taskforce: Taskforce | None) -> None:
+    """The WMS took a confirmation of which we had no answer, or which an earlier run did not come to note."""
+    entry = await ctx.ledger.read(uuid)
+    if entry is not None and entry.has_open_stop and taskforce is not None and taskforce.phase == Phase.CONDOR_RM:
+        await ctx.ledger.update(uuid, stopped_at=time.time())
 
 
 async def _remove(ctx: Context, uuid: str, cluster_id: int | None) -> StopOutcome:

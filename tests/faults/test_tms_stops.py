@@ -379,6 +379,20 @@ async def test_a_stop_that_was_taken_back_while_the_tms_was_down(bench: Bench) -
     assert "condor-rm" not in bench.posts(uuid)
 
 
+async def test_a_confirmed_stop_that_a_crash_kept_from_the_ledger_is_noted_by_the_next_run(bench: Bench) -> None:
+    bench.standin.faults.add(Fault(path="*/condor-complete/*", status=503))
+    async with bench.tms() as ctx:
+        uuid = await started(bench)
+        bench.stop(uuid)
+        await until(lambda: "condor-complete" in bench.posts(uuid))
+    await ctx.ledger.update(uuid, stopped_at=None)  # as after a kill -9 before the note
+    async with bench.tms() as ctx:
+        await until(lambda: (entry := ctx.ledger.read_now(uuid)) is not None and entry.stopped_at is not None)
+        bench.standin.faults.clear()
+        await completed(bench, uuid)
+    assert bench.posts(uuid).count("condor-rm") == 1
+
+
 async def test_a_stop_while_the_log_is_still_read_concludes_nothing(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

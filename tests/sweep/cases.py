@@ -25,6 +25,8 @@ class Act(enum.Enum):
     """The user aborts the workflow."""
     FINISH = "finish"
     """The user finishes the workflow."""
+    REMOVE = "remove"
+    """The operator removes the cluster."""
 
     @property
     def ends_tms(self) -> bool:
@@ -89,6 +91,8 @@ class Scenario:
     part: Part = Part.ALL
     ends_by_itself: bool = False
     """The cluster leaves the queue without a stop order (an operator's condor_rm)."""
+    has_history: bool = True
+    """The schedd lets its history be asked."""
     worker_memory: str = "1 MB"
 
 
@@ -104,6 +108,13 @@ SCENARIOS: Final = (
     Scenario("stop-at-once", (_trigger("wms:POST:condor-submit:acted", Act.FINISH),)),
     Scenario("stop-restart", (_trigger("schedd:act:acted", Act.BOTH),)),
     Scenario("ends-by-itself", part=Part.END, ends_by_itself=True),
+    Scenario(
+        "gone-without-history",
+        (_trigger("schedd:submit:acted", Act.BOTH), _trigger("tms:started", Act.REMOVE)),
+        part=Part.START,
+        ends_by_itself=True,
+        has_history=False,
+    ),
     Scenario("refused", end=End.REFUSED, worker_memory="junk"),
     Scenario("withdrawn-early", (_trigger("wms:GET:taskforce:arrived", Act.ABORT),), End.WITHDRAWN),
     Scenario("withdrawn-late", (_trigger("schedd:submit:acted", Act.ABORT),), End.WITHDRAWN),
@@ -126,6 +137,11 @@ class Case:
     def name(self) -> str:
         """Unique, and always the same."""
         return f"{self.scenario.name}@{self.harm.name}" if self.harm else self.scenario.name
+
+    @property
+    def loses_its_cluster(self) -> bool:
+        """The operator removes it in the middle of the story: there is no time at which it must run."""
+        return any(trigger.act is Act.REMOVE for trigger in self.scenario.script)
 
     @property
     def plan(self) -> tuple[Trigger, ...]:

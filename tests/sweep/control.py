@@ -6,7 +6,7 @@ import signal
 import socket
 import struct
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -59,6 +59,7 @@ class Story:
     uuid: str
     plan: Sequence[Trigger]
     do_as_user: Callable[[Act], None]
+    remove: Callable[[], Awaitable[None]]
     is_confirmed: Callable[[], bool]
     fired: int = 0
     counts: Counter[str] = attrs.field(factory=Counter)
@@ -70,10 +71,6 @@ class Story:
     """How often processes were killed with SIGKILL."""
     ends: set[int] = attrs.field(factory=set)
     """Exit statuses with which a TMS may end by now."""
-    is_removing: bool = False
-    """The removal of its cluster was sent to the schedd."""
-    stop_was_interrupted: bool = False
-    """The TMS was killed after that: a new one may see the cluster's end before it sees the stop order."""
     is_over: bool = False
     """Nothing belongs to it any more."""
     diary: list[str] = attrs.field(factory=list)
@@ -215,7 +212,6 @@ class Control:
         self._moved_at = trio.current_time()
         if story.is_over:
             return True
-        story.is_removing = story.is_removing or step == "schedd:act:sent"
         story.counts[step] += 1
         point = Point(step, story.counts[step])
         story.diary.append(f"{trio.current_time():.3f} {point}{note}")
@@ -245,6 +241,8 @@ class Control:
                     await self._hold()
             case Act.ANSWER:
                 return False
+            case Act.REMOVE:
+                await story.remove()
             case Act.ABORT | Act.FINISH:
                 story.do_as_user(act)
         return True
@@ -258,7 +256,6 @@ class Control:
             self._polled.clear()  # the next one has to ask for everything again
         story.kills += act in KILLS
         story.ends |= _ENDS.get(act, set())
-        story.stop_was_interrupted = story.stop_was_interrupted or (story.is_removing and act.ends_tms)
         if not victims:
             self._complain(f"there was nothing to kill ({act.value})")
 

@@ -38,12 +38,13 @@ class Ground:
         """The command of a TMS that asks at `gate`."""
         return self.command([self.python, str(self.victim), str(gate), "tms", str(job_dir)])
 
-    def helper_setting(self, gate: Path) -> str:
+    def helper_setting(self, gate: Path, *, has_history: bool) -> str:
         """`TMS_SCHEDD_HELPER` for helpers that ask at `gate`."""
+        role = "helper" if has_history else "helper-without-history"
         python, *rest = self.helper
         flags = [each for each in rest if each in ("-I", "-S")]
         program = rest[len(flags) :]
-        return " ".join([python, *flags, str(self.victim), str(gate), "helper", *program])
+        return " ".join([python, *flags, str(self.victim), str(gate), role, *program])
 
 
 @asynccontextmanager

@@ -1,11 +1,13 @@
 """One lane of a sweep: a WMS, a job directory and a TMS of its own; its cases run one after the other."""
 
+import json
 import os
 import signal
 import stat
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -64,15 +66,18 @@ class Lane:
         story = self._story(uuid, case)
         self.control.begin(story)
         with trio.move_on_after(_DEADLINE) as scope:
-            async with self._tms(story):
+            async with self._tms(story, has_history=case.scenario.has_history):
                 await self._play(case, story)
                 story.is_over = True
         if scope.cancelled_caught:
             story.problems.append(f"it did not come to its end within {_DEADLINE:g} s")
         evidence = await self.look(uuid)
-        stop_must_be_told = not (story.stop_was_interrupted or case.scenario.ends_by_itself)
         story.problems += judge(
-            case.scenario.end, N_WORKERS, evidence, story.calls, stop_must_be_told=stop_must_be_told
+            case.scenario.end,
+            N_WORKERS,
+            evidence,
+            story.calls,
+            stop_must_be_told=not case.scenario.ends_by_itself,
         )
         self.control.story = None
         if story.problems:
@@ -110,7 +115,9 @@ class Lane:
     async def start_bystander(self) -> None:
         """A taskforce that runs, and of which every later TMS knows."""
         uuid = self.order("1 MB")
-        story = Story(uuid, (), lambda _act: None, lambda: self._is_running(uuid))
+        story = Story(
+            uuid, (), lambda _act: None, lambda: self._remove(uuid, "nobody does"), lambda: self._is_running(uuid)
+        )
         self.control.begin(story)
         with trio.fail_after(_DEADLINE):
             async with self._tms(story):
@@ -132,13 +139,17 @@ class Lane:
             self.standin.state.taskforce(uuid),
             self._has_envfile(uuid),
             not self.bystander or (self._is_running(self.bystander) and bool(await self._in_queue(self.bystander))),
+            self._entry(uuid),
         )
 
     async def _clean_up(self, uuid: str) -> None:
         """So that the next case does not begin with what is left of a wrong one."""
         document = self.standin.state.taskforce_document(uuid)
         self.standin.state.store.save([("taskforces", {**document, "phase": str(Phase.CONDOR_COMPLETE)})])
-        await self.schedd.act("remove", f'EWMSTaskforceUUID == "{uuid}"', reason="a case went wrong")
+        await self._remove(uuid, "a case went wrong")
+
+    async def _remove(self, uuid: str, reason: str) -> None:
+        await self.schedd.act("remove", f'EWMSTaskforceUUID == "{uuid}"', reason=reason)
 
     # --- the story ---
 
@@ -148,14 +159,20 @@ class Lane:
         def do_as_user(act: Act) -> None:
             self.standin.state.deactivate(workflow_id, "ABORTED" if act is Act.ABORT else "FINISHED")
 
-        return Story(uuid, case.plan, do_as_user, lambda: self._phase(uuid) != Phase.PENDING_STARTER)
+        return Story(
+            uuid,
+            case.plan,
+            do_as_user,
+            lambda: self._remove(uuid, "the operator"),
+            lambda: self._phase(uuid) != Phase.PENDING_STARTER,
+        )
 
     async def _play(self, case: Case, story: Story) -> None:
         uuid = story.uuid
         match case.scenario.end:
             case End.COMPLETED:
                 await _until(lambda: self._is_running(uuid) or self._phase(uuid) == Phase.CONDOR_COMPLETE)
-                if self._phase(uuid) == Phase.CONDOR_SUBMIT:
+                if self._phase(uuid) == Phase.CONDOR_SUBMIT and not case.loses_its_cluster:
                     story.problems += judge_running(N_WORKERS, await self.look(uuid))
                     await self._end_cluster(case, story)
                 await _until(lambda: self._phase(uuid) == Phase.CONDOR_COMPLETE)
@@ -170,7 +187,7 @@ class Lane:
 
     async def _end_cluster(self, case: Case, story: Story) -> None:
         if case.scenario.ends_by_itself:
-            await self.schedd.act("remove", f'EWMSTaskforceUUID == "{story.uuid}"', reason="the operator")
+            await story.remove()
         else:
             story.do_as_user(Act.FINISH)
 
@@ -187,9 +204,9 @@ class Lane:
     # --- the TMS ---
 
     @asynccontextmanager
-    async def _tms(self, story: Story) -> AsyncIterator[None]:
+    async def _tms(self, story: Story, *, has_history: bool = True) -> AsyncIterator[None]:
         """A TMS that is started again whenever it was killed; leaving is a clean SIGTERM."""
-        keeper = _Keeper(self._start, story)
+        keeper = _Keeper(partial(self._start, has_history=has_history), story)
         async with trio.open_nursery() as nursery:
             await nursery.start(keeper.keep)
             try:
@@ -199,7 +216,7 @@ class Lane:
                     await keeper.end()
                 nursery.cancel_scope.cancel()
 
-    async def _start(self) -> trio.Process:
+    async def _start(self, *, has_history: bool) -> trio.Process:
         environment = {
             "PATH": os.defpath,
             "EWMS_ADDRESS": self.standin.address,
@@ -208,7 +225,7 @@ class Lane:
             "EWMS_CLIENT_SECRET": self.standin.client_secret.reveal(),
             "JOB_EVENT_LOG_DIR": str(self.job_dir),
             "TMS_SCHEDD_NAME": self.name,
-            "TMS_SCHEDD_HELPER": self.ground.helper_setting(self.gate),
+            "TMS_SCHEDD_HELPER": self.ground.helper_setting(self.gate, has_history=has_history),
             "TMS_BASE_REQUIREMENTS": self.ground.requirements,
             "LOG_LEVEL": "DEBUG",
             **_PACE,
@@ -228,6 +245,10 @@ class Lane:
         constraint = f'EWMSTaskforceUUID == "{uuid}"'
         ads = await self.schedd.query(constraint, ["ClusterId", "ProcId", "JobStatus"], cluster_ads=True)
         return frozenset(int(str(ad["ClusterId"])) for ad in ads if ad.get("JobStatus") != _REMOVED)
+
+    def _entry(self, uuid: str) -> dict[str, Any]:
+        path = self.job_dir / ".tms" / "ledger" / f"{uuid}.json"
+        return dict(json.loads(path.read_text())) if path.exists() else {}
 
     def _has_envfile(self, uuid: str) -> bool:
         path = self.job_dir / f"ewms-taskforce-{uuid}" / ENVFILE_NAME

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
@@ -73,6 +73,8 @@ class Evidence:
     """It is there, and only its owner can read it."""
     bystander_lives: bool
     """Another taskforce's cluster, started earlier, is in the queue, and the WMS takes it for running."""
+    entry: Mapping[str, Any]
+    """What the TMS's ledger says."""
 
     @property
     def clusters(self) -> frozenset[int]:
@@ -138,6 +140,11 @@ def _judge_completed(n_workers: int, evidence: Evidence) -> list[str]:
         times = sum(each.target_phase == phase for each in taskforce.phase_change_log)
         if times != 1:
             problems.append(f"the WMS's log has {phase} {times} times")
+    times = {name: time for name, time in evidence.entry.items() if name.endswith("_at")}
+    if times.get("completed_at") is None:
+        problems.append(f"completed, but the ledger does not know it: {times}")
+    if times.get("stop_began_at") is not None and times.get("stopped_at") is None:
+        problems.append(f"stopped, but the ledger does not know it: {times}")
     living = {each: pilots for each, pilots in taskforce.compound_statuses.items() if each.startswith(_LIVING)}
     jobs = sum(sum(pilots.values()) for pilots in taskforce.compound_statuses.values())
     if living or jobs != n_workers:
@@ -177,7 +184,8 @@ def _judge_refused(evidence: Evidence, calls: Iterable[Call]) -> list[str]:
 
 def _taken(calls: Iterable[Call]) -> list[str]:
     """What the WMS was told and took."""
-    return [call.name.removeprefix("POST:") for call in calls if call.name.startswith("POST:") and call.status < 300]
+    told = [call for call in calls if call.name.startswith("POST:") and call.name != "POST:query"]
+    return [call.name.removeprefix("POST:") for call in told if call.status < 300]
 
 
 def order_problems(calls: Iterable[Call], *, stop_must_be_told: bool = True) -> list[str]:
@@ -192,4 +200,6 @@ def order_problems(calls: Iterable[Call], *, stop_must_be_told: bool = True) -> 
         problems.append(f"the stop was not confirmed: {taken}")
     if "statuses" not in taken:
         problems.append(f"there were no statuses: {taken}")
+    elif "condor-rm" in taken and "statuses" not in taken[taken.index("condor-rm") :]:
+        problems.append(f"the last statuses do not come after the stop: {taken}")
     return problems

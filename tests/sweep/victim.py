@@ -2,6 +2,7 @@
 
     python victim.py GATE tms JOB_DIR
     python victim.py GATE helper (SCRIPT | -m MODULE) [ARGUMENT…]
+    python victim.py GATE helper-without-history …      as if the schedd refused it
 
 The program itself is the production one, untouched. A TMS's steps are what it changes on disk, seen through the
 interpreter's audit events; a helper's are the lines that it gets and gives, seen by two threads between its pipes and
@@ -96,7 +97,7 @@ def disk_step(event: str, args: tuple[Any, ...], job_dir: str) -> str | None:
 # --- the helper ---
 
 
-def run_helper(gate: str, program: list[str]) -> None:
+def run_helper(gate: str, program: list[str], *, has_history: bool) -> None:
     """The helper, held before it gets a request and before it gives the reply."""
     go_on = begin(gate, "helper")
     requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
@@ -108,23 +109,29 @@ def run_helper(gate: str, program: list[str]) -> None:
     os.close(reply_write)
     calls: list[str] = []
 
+    def give(line: bytes) -> None:
+        go_on(f"schedd:{calls[-1]}:acted")
+        try:
+            replies.write(line)
+            replies.flush()
+        except BrokenPipeError:
+            os._exit(0)  # as the helper itself does: nobody reads the answer
+
     def take_requests() -> None:
         with os.fdopen(request_write, "wb") as inner:
             for line in requests:
                 calls.append(json.loads(line)["call"])
                 go_on(f"schedd:{calls[-1]}:sent")
+                if calls[-1] == "history" and not has_history:
+                    give(refusal(line))
+                    continue
                 inner.write(line)
                 inner.flush()
 
     def give_replies() -> None:
         with os.fdopen(reply_read, "rb") as inner:
             for line in inner:
-                go_on(f"schedd:{calls[-1]}:acted")
-                try:
-                    replies.write(line)
-                    replies.flush()
-                except BrokenPipeError:
-                    os._exit(0)  # as the helper itself does: nobody reads the answer
+                give(line)
 
     threading.Thread(target=take_requests, daemon=True).start()
     giver = threading.Thread(target=give_replies, daemon=True)
@@ -134,6 +141,12 @@ def run_helper(gate: str, program: list[str]) -> None:
     finally:
         os.close(1)
         giver.join()
+
+
+def refusal(request: bytes) -> bytes:
+    """What a helper replies when the schedd does not let its history be asked."""
+    error = {"kind": "refused", "message": "Remote history has been disabled on this schedd"}
+    return json.dumps({"id": json.loads(request)["id"], "error": error}).encode() + b"\n"
 
 
 def run_program(program: list[str]) -> None:
@@ -151,4 +164,4 @@ if __name__ == "__main__":
     if _role == "tms":
         run_tms(_gate, _rest[0])
     else:
-        run_helper(_gate, _rest)
+        run_helper(_gate, _rest, has_history=_role == "helper")

@@ -34,7 +34,7 @@ async def control(tmp_path: Path) -> AsyncIterator[Control]:
 
 
 def story(*plan: Trigger) -> Story:
-    return Story("TF-1", plan, lambda _act: None, lambda: False)
+    return Story("TF-1", plan, lambda _act: None, trio.lowlevel.checkpoint, lambda: False)
 
 
 async def open_helper(directory: Path) -> trio.Process:
