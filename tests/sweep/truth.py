@@ -140,11 +140,11 @@ def _judge_completed(n_workers: int, evidence: Evidence) -> list[str]:
         times = sum(each.target_phase == phase for each in taskforce.phase_change_log)
         if times != 1:
             problems.append(f"the WMS's log has {phase} {times} times")
-    times = {name: time for name, time in evidence.entry.items() if name.endswith("_at")}
-    if times.get("completed_at") is None:
-        problems.append(f"completed, but the ledger does not know it: {times}")
-    if times.get("stop_began_at") is not None and times.get("stopped_at") is None:
-        problems.append(f"stopped, but the ledger does not know it: {times}")
+    noted = {name: moment for name, moment in evidence.entry.items() if name.endswith("_at")}
+    if noted.get("completed_at") is None:
+        problems.append(f"completed, but the ledger does not know it: {noted}")
+    if noted.get("stop_began_at") is not None and noted.get("stopped_at") is None:
+        problems.append(f"stopped, but the ledger does not know it: {noted}")
     living = {each: pilots for each, pilots in taskforce.compound_statuses.items() if each.startswith(_LIVING)}
     jobs = sum(sum(pilots.values()) for pilots in taskforce.compound_statuses.values())
     if living or jobs != n_workers:
