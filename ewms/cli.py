@@ -23,6 +23,11 @@ _COMMANDS: Final = {
         "Run one pilot: events from a queue, a task container for each.",
     ),
     "tms": ("ewms.tms.cli", "tms", "Run the Task Management Service on an access point."),
+    "top": (
+        "ewms.tms.top.cli",
+        "top",
+        "Watch a TMS, or job event logs, on a terminal: taskforces, workers, sites, errors.",
+    ),
     "wms-standin": (
         "ewms.testing.cli",
         "wms_standin",
@@ -69,5 +74,6 @@ def main() -> None:
       ewms demo                     run the main job on this machine
       ewms check tms                would the TMS start here, and what is missing?
       ewms tms                      run the TMS (settings come from the environment)
+      ewms top --port 9310          what it does now
       ewms log 2026-11-21.tms.jel   what happened that day
     """

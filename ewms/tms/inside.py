@@ -8,15 +8,20 @@ from typing import Final, NoReturn
 import attrs
 import trio
 
+from ewms.secret import redact
 from ewms.supervision import keep_running
 from ewms.tms.context import Context
 from ewms.tms.liveness import Pulse
 from ewms.tms.metrics import CONTENT_TYPE, Metrics
+from ewms.tms.outbox import Stage
+from ewms.tms.overview import Overview, Row, dump, overview, row_of
 from ewms.tms.page import Page, serve_pages
 from ewms.tms.settings import Settings
 from ewms.tms.systemd import Notifier, keep_informed
 
 _JSON: Final = "application/json"
+_OVERVIEW_AGE: Final = 5.0
+"""An overview of 5,000 taskforces takes 0.1 s to make, in which the TMS does nothing else: it may be so old, in s."""
 
 
 @attrs.define
@@ -27,6 +32,8 @@ class Inside:
     pulse: Pulse = attrs.field(factory=Pulse)
     is_ready: trio.Event = attrs.field(factory=trio.Event)
     _status: Callable[[], str] = lambda: "starting"
+    _look: Callable[[], Overview] = Overview
+    _seen: tuple[float, bytes] | None = None
 
     def status_now(self) -> str:
         """One line of what the TMS does."""
@@ -36,11 +43,17 @@ class Inside:
         """From now on the TMS works: it is ready, and what it does is `ctx`'s."""
         self.metrics.refresh_with(partial(_refresh, ctx))
         self._status = lambda: status_line(ctx.outbox.counts(), ctx.board.job_counts())
+        self._look = partial(_overview, ctx)
         self.is_ready.set()
 
     def pages(self, path: str) -> Page | None:
         """The status pages."""
-        return {"/metrics": self._metrics_page, "/healthz": self._health_page}.get(path, lambda: None)()
+        pages = {
+            "/metrics": self._metrics_page,
+            "/healthz": self._health_page,
+            "/taskforces": self._taskforces_page,
+        }
+        return pages.get(path, lambda: None)()
 
     def _metrics_page(self) -> Page:
         self.metrics.stuck.replace(self.pulse.stuck())
@@ -51,6 +64,13 @@ class Inside:
         is_healthy = self.is_ready.is_set() and not stuck
         answer = {"healthy": is_healthy, "ready": self.is_ready.is_set(), "stuck": stuck, "status": self.status_now()}
         return Page(f"{json.dumps(answer)}\n".encode(), _JSON, 200 if is_healthy else 503)
+
+    def _taskforces_page(self) -> Page:
+        now = trio.current_time()
+        if self._seen is None or now - self._seen[0] > _OVERVIEW_AGE:
+            # Workers' errors may quote their queues' tokens, and every user of this machine can read a page.
+            self._seen = now, redact(dump(self._look())).encode()
+        return Page(self._seen[1], _JSON)
 
 
 async def run_outside(settings: Settings, inside: Inside, notifier: Notifier) -> NoReturn:
@@ -79,3 +99,12 @@ def _listed(counts: Mapping[str, int]) -> str:
 def _refresh(ctx: Context) -> None:
     ctx.metrics.jobs.replace(ctx.board.job_counts())
     ctx.metrics.taskforces.replace(ctx.outbox.counts())
+
+
+def _overview(ctx: Context) -> Overview:
+    return overview(_row(ctx, stage, uuid) for stage in Stage for uuid in ctx.outbox.in_stage(stage))
+
+
+def _row(ctx: Context, stage: Stage, uuid: str) -> Row:
+    report = ctx.board.report(uuid)
+    return Row(uuid, stage.value) if report is None else row_of(stage.value, report)

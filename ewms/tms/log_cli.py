@@ -1,72 +1,40 @@
 """`ewms log`: read job event logs off-line, or follow them, and show what they say of each taskforce."""
 
-import gzip
 import json
 import sys
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any, Final, NoReturn, cast
+from typing import Any, Final, NoReturn
 
 import click
 import trio
 
-from ewms.tms.board import Board, TaskforceReport, day_of, report_on
-from ewms.tms.eventlog.format import cut
-from ewms.tms.eventlog.reader import BATCH, LONGEST_EVENT, Position, read_on
+from ewms.tms.board import TaskforceReport
+from ewms.tms.day_logs import DayLogs, is_archive, pieces
 from ewms.tms.eventlog.story import Story
-from ewms.tms.eventlog.tally import Tally
-from ewms.tms.expiry import LOG_ARCHIVE_SUFFIX
-from ewms.tms.log_sites import EVER, HOSTS_HEAD, SITES_HEAD, report_of
-from ewms.tms.sites import SiteTally
+from ewms.tms.log_sites import HOSTS_HEAD, SITES_HEAD, report_of
 
 _LONG_READ: Final = 64 << 20  # bytes from which on a progress bar is worth it
 _FOLLOW_POLL: Final = 1.0  # s
 
 
-class _Logs:
-    """Some logs, read together: a taskforce that two of them speak of is shown once."""
-
-    def __init__(self, paths: Iterable[Path]) -> None:
-        self.paths = tuple(dict.fromkeys(paths))
-        self.board = Board()
-        self.tallies = {path: Tally(day_of(path.name.removesuffix(LOG_ARCHIVE_SUFFIX))) for path in self.paths}
-        self.sites = SiteTally(EVER)
-        for path, tally in self.tallies.items():
-            self.board.restore(f"{path.name} {path}", tally)
-
-    def reports(self) -> list[TaskforceReport]:
-        """Every taskforce in the order of the logs.
-
-        Clusters that nobody named appear as `cluster:ID`, and so do further clusters of one taskforce.
-        """
-        found: dict[str, TaskforceReport] = {}
-        self.board.changed()
-        for tally in self.tallies.values():
-            for cluster in tally.clusters.values():
-                key = f"cluster:{cluster.cluster_id}"
-                report = self.board.report(cluster.uuid) if cluster.uuid else None
-                if report is None or report.cluster_id != cluster.cluster_id:
-                    report = report_on(key, cluster, None)
-                found[report.uuid] = report
-        return list(found.values())
-
-    def summary(self) -> dict[str, Any]:
-        """The object that `--json` prints."""
-        return {
-            "taskforces": {
-                report.uuid: {
-                    "cluster_id": report.cluster_id,
-                    "compound_statuses": report.compound_statuses,
-                    "top_task_errors": report.top_task_errors,
-                    "complete": report.completed_at is not None,
-                }
-                for report in self.reports()
-            },
-            "events": sum(tally.events for tally in self.tallies.values()),
-            "damaged": sum(tally.damaged for tally in self.tallies.values()),
-        }
+def _summary(logs: DayLogs) -> dict[str, Any]:
+    """The object that `--json` prints."""
+    return {
+        "taskforces": {
+            report.uuid: {
+                "cluster_id": report.cluster_id,
+                "compound_statuses": report.compound_statuses,
+                "top_task_errors": report.top_task_errors,
+                "complete": report.completed_at is not None,
+            }
+            for report in logs.reports()
+        },
+        "events": logs.events,
+        "damaged": logs.damaged,
+    }
 
 
 @click.command("log")
@@ -86,11 +54,11 @@ def log(files: tuple[Path, ...], *, as_json: bool, why: str | None, sites: bool,
       ewms log --sites *.tms.jel *.tms.jel.gz
       ewms log --follow 2026-11-21.tms.jel
     """
-    if follow and (as_json or why or sites or any(path.suffix == LOG_ARCHIVE_SUFFIX for path in files)):
+    if follow and (as_json or why or sites or any(map(is_archive, files))):
         raise click.UsageError("--follow shows the table of logs that still grow: without --json, --why, --sites, .gz")
     if sites and why:
         raise click.UsageError("--sites is about places, --why about one taskforce: use one of them")
-    logs = _Logs(files)
+    logs = DayLogs(files)
     try:
         if follow:
             trio.run(_follow, logs)
@@ -100,7 +68,7 @@ def log(files: tuple[Path, ...], *, as_json: bool, why: str | None, sites: bool,
         elif sites:
             _show_sites(logs, as_json=as_json)
         elif as_json:
-            click.echo(json.dumps(logs.summary(), indent=2))
+            click.echo(json.dumps(_summary(logs), indent=2))
         else:
             _show(logs)
     except KeyboardInterrupt:
@@ -109,49 +77,20 @@ def log(files: tuple[Path, ...], *, as_json: bool, why: str | None, sites: bool,
         raise click.ClickException(f"cannot read: {error}") from error
 
 
-def _read_all(logs: _Logs) -> None:
-    total = sum(path.stat().st_size for path in logs.paths)
+def _read_all(logs: DayLogs) -> None:
+    total = sum(path.stat().st_size for path in logs.tallies)
     with click.progressbar(
         length=total, label="reading", file=sys.stderr, hidden=total < _LONG_READ or not sys.stderr.isatty()
     ) as bar:
-        # By their days: the memory of runs follows the events' time.
-        for path, tally in sorted(logs.tallies.items(), key=lambda item: item[1].near):
-            for data in _pieces(path, tally):
-                logs.sites.take(tally.feed(data), tally.near)
-                bar.update(len(data))
+        logs.read_all(bar.update)
 
 
-def _pieces(path: Path, tally: Tally | None = None) -> Iterator[bytes]:
-    """Whole events; a partial one at the end is left out."""
-    with _open(path) as file:
-        rest = b""
-        while data := file.read(BATCH):
-            rest += data
-            end = cut(rest)
-            if end:
-                yield rest[:end]
-                rest = rest[end:]
-            elif len(rest) >= LONGEST_EVENT:
-                rest = rest[-4096:]
-                if tally is not None:
-                    tally.damaged += 1
-
-
-def _open(path: Path) -> IO[bytes]:
-    return cast("IO[bytes]", gzip.open(path)) if path.suffix == LOG_ARCHIVE_SUFFIX else path.open("rb")
-
-
-async def _follow(logs: _Logs) -> NoReturn:
-    positions = dict.fromkeys(logs.paths, Position())
+async def _follow(logs: DayLogs) -> NoReturn:
     while True:
         changed = False
-        for path, tally in logs.tallies.items():
-            more = True
-            while more:
-                piece = await trio.to_thread.run_sync(read_on, path, positions[path])
-                tally.feed(piece.data)
-                positions[path], more = piece.position, piece.more
-                changed |= bool(piece.data)
+        for path in logs.tallies:
+            while await trio.to_thread.run_sync(logs.read_on, path):
+                changed = True
         if changed:
             _show(logs)
         await trio.sleep(_FOLLOW_POLL)
@@ -160,15 +99,13 @@ async def _follow(logs: _Logs) -> NoReturn:
 # --- for people ---
 
 
-def _show(logs: _Logs) -> None:
+def _show(logs: DayLogs) -> None:
     reports = logs.reports()
     _print_table(("taskforce", "cluster", "workers", "ended", "errors"), [_row(report) for report in reports])
-    events = sum(tally.events for tally in logs.tallies.values())
-    damaged = sum(tally.damaged for tally in logs.tallies.values())
-    click.echo(f"{len(reports)} taskforces, {events} events, {damaged} damaged")
+    click.echo(f"{len(reports)} taskforces, {logs.events} events, {logs.damaged} damaged")
 
 
-def _show_sites(logs: _Logs, *, as_json: bool) -> None:
+def _show_sites(logs: DayLogs, *, as_json: bool) -> None:
     report = report_of(logs.sites)
     if as_json:
         click.echo(json.dumps(report.summary(), indent=2))
@@ -210,16 +147,16 @@ def _row(report: TaskforceReport) -> tuple[str, ...]:
     return report.uuid, str(report.cluster_id), "\n".join(workers), ended, "\n".join(errors)
 
 
-def _why(logs: _Logs, key: str) -> str:
+def _why(logs: DayLogs, key: str) -> str:
     report = next((each for each in logs.reports() if each.uuid == key), None)
     if report is None:
-        raise click.ClickException(f"no taskforce {key} in {', '.join(map(str, logs.paths))}")
+        raise click.ClickException(f"no taskforce {key} in {', '.join(map(str, logs.tallies))}")
     lines = [f"{key}, cluster {report.cluster_id}"]
     for path, tally in logs.tallies.items():
         if report.cluster_id not in tally.clusters:
             continue
         story = Story(report.cluster_id, tally.near)
-        for data in _pieces(path):
+        for data in pieces(path):
             story.feed(data)
         lines.append(f"in {path}:")
         for chapter in story.chapters.values():

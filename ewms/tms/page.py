@@ -11,7 +11,8 @@ import trio
 
 log = structlog.stdlib.get_logger(__name__)
 
-_HOST: Final = "127.0.0.1"
+HOST: Final = "127.0.0.1"
+"""Only who is on this machine sees the pages."""
 _PATIENCE: Final = 10.0
 """For one whole exchange, in s."""
 _CONNECTIONS: Final = 16
@@ -39,7 +40,7 @@ async def serve_pages(
     Raises:
         OSError: the port is taken.
     """
-    listeners = await trio.open_tcp_listeners(port, host=_HOST)
+    listeners = await trio.open_tcp_listeners(port, host=HOST)
     task_status.started(listeners[0].socket.getsockname()[1])
     limit = trio.CapacityLimiter(_CONNECTIONS)
     await trio.serve_listeners(partial(_serve_one, pages, limit), listeners)

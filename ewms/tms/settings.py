@@ -281,7 +281,9 @@ class Settings:
 
     # --- seeing inside ---
     metrics_port: Port | None = variable(
-        "TMS_METRICS_PORT", "port on 127.0.0.1 for /metrics (Prometheus) and /healthz; off when not set", default=None
+        "TMS_METRICS_PORT",
+        "port on 127.0.0.1 for /metrics (Prometheus), /healthz and /taskforces; off when not set",
+        default=None,
     )
     notify_socket: str = variable(
         "NOTIFY_SOCKET", "set by systemd (Type=notify): where readiness and status go", default=""

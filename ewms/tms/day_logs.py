@@ -1,0 +1,112 @@
+"""Some job event logs, read together and without a TMS: what `ewms log` and `ewms top` show of them."""
+
+import gzip
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import IO, cast
+
+from ewms.tms.board import Board, TaskforceReport, day_of, report_on
+from ewms.tms.eventlog.format import cut
+from ewms.tms.eventlog.reader import BATCH, LONGEST_EVENT, Position, read_on
+from ewms.tms.eventlog.tally import Tally
+from ewms.tms.expiry import LOG_ARCHIVE_SUFFIX
+from ewms.tms.log_sites import EVER
+from ewms.tms.sites import SiteTally
+
+
+class DayLogs:
+    """Logs and their archives; a taskforce that two of them speak of is one."""
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        tallies = {path: Tally(day_of(path.name.removesuffix(LOG_ARCHIVE_SUFFIX))) for path in dict.fromkeys(paths)}
+        # By their days: the memory of runs follows the events' time.
+        self.tallies = dict(sorted(tallies.items(), key=lambda item: item[1].near))
+        self.sites = SiteTally(EVER)
+        self._board = Board()
+        self._positions = dict.fromkeys(tallies, Position())
+        self._archives = {path: pieces(path) for path in tallies if is_archive(path)}
+        for path, tally in tallies.items():
+            self._board.restore(f"{path.name} {path}", tally)
+
+    @property
+    def events(self) -> int:
+        """Whole events read so far."""
+        return sum(tally.events for tally in self.tallies.values())
+
+    @property
+    def damaged(self) -> int:
+        """Stretches that are no events."""
+        return sum(tally.damaged for tally in self.tallies.values())
+
+    def reports(self) -> list[TaskforceReport]:
+        """Every taskforce in the order of the logs.
+
+        Clusters that nobody named appear as `cluster:ID`, and so do further clusters of one taskforce.
+        """
+        found: dict[str, TaskforceReport] = {}
+        self._board.changed()
+        for tally in self.tallies.values():
+            for cluster in tally.clusters.values():
+                key = f"cluster:{cluster.cluster_id}"
+                report = self._board.report(cluster.uuid) if cluster.uuid else None
+                if report is None or report.cluster_id != cluster.cluster_id:
+                    report = report_on(key, cluster, None)
+                found[report.uuid] = report
+        return list(found.values())
+
+    def feed(self, path: Path, data: bytes) -> None:
+        """Take whole events of one log, in its order."""
+        tally = self.tallies[path]
+        self.sites.take(tally.feed(data), tally.near)
+
+    def read_all(self, tell: Callable[[int], object] = lambda _: None) -> None:
+        """Read every log to its end; `tell` hears of the bytes.
+
+        Raises:
+            OSError, EOFError, zlib.error: a log cannot be read, or an archive is cut or damaged.
+        """
+        for path, tally in self.tallies.items():
+            for data in pieces(path, tally):
+                self.feed(path, data)
+                tell(len(data))
+
+    def read_on(self, path: Path) -> bool:
+        """Take a log's next piece, some MB at most; whether there was news. Raises as `read_all`."""
+        if path in self._archives:
+            data, skipped = next(self._archives[path], b""), 0
+        else:
+            piece = read_on(path, self._positions[path])
+            self._positions[path], data, skipped = piece.position, piece.data, piece.skipped
+            self.tallies[path].damaged += bool(skipped)
+        self.feed(path, data)
+        return bool(data or skipped)
+
+    def behind(self) -> int:
+        """How many bytes of the logs that are there have not been read."""
+        sizes = {path: path.stat().st_size for path in self._positions if path not in self._archives and path.exists()}
+        return sum(max(0, size - self._positions[path].offset) for path, size in sizes.items())
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a log is compressed: it does not grow any more."""
+    return path.suffix == LOG_ARCHIVE_SUFFIX
+
+
+def pieces(path: Path, tally: Tally | None = None) -> Iterator[bytes]:
+    """Whole events; a partial one at the end is left out, and what cannot be an event is damage of the tally."""
+    with _open(path) as file:
+        rest = b""
+        while data := file.read(BATCH):
+            rest += data
+            end = cut(rest)
+            if end:
+                yield rest[:end]
+                rest = rest[end:]
+            elif len(rest) >= LONGEST_EVENT:
+                rest = rest[-4096:]
+                if tally is not None:
+                    tally.damaged += 1
+
+
+def _open(path: Path) -> IO[bytes]:
+    return cast("IO[bytes]", gzip.open(path)) if is_archive(path) else path.open("rb")

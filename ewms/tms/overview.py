@@ -1,0 +1,136 @@
+"""All taskforces at a glance: totals, and the ones that a person should look at first (pure).
+
+A TMS serves this of what it knows (`/taskforces`), and `ewms top` makes the same of day logs.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+import attrs
+import cattrs
+
+from ewms.contract import PilotStatus
+from ewms.tms.board import TaskforceReport
+from ewms.tms.eventlog.grouping import group_of
+from ewms.tms.eventlog.statuses import JobStatus
+
+ROWS: Final = 100
+"""Taskforces that are shown one by one: more than a terminal has lines."""
+_ERRORS: Final = 10
+_converter: Final = cattrs.Converter()
+
+ENDED: Final = "ended"
+"""The stage of a taskforce whose cluster has left the queue."""
+
+
+@attrs.frozen
+class Row:
+    """One taskforce."""
+
+    uuid: str
+    stage: str
+    cluster_id: int | None = None
+    workers: Mapping[str, int] = attrs.field(factory=dict)
+    """Jobs by their status; why some are held is in `trouble`."""
+    tasking: int = 0
+    """Running jobs whose pilot has events to process."""
+    errors: Mapping[str, int] = attrs.field(factory=dict)
+    """Task errors, and how many jobs have each."""
+    trouble: str = ""
+    """Why no more workers come, or why some are held; "" when neither is the case."""
+
+    @property
+    def bad(self) -> int:
+        """Jobs that are held or have an error."""
+        return self.workers.get(JobStatus.HELD, 0) + sum(self.errors.values())
+
+    @property
+    def is_in_trouble(self) -> bool:
+        """Whether somebody should look at it."""
+        return self.stage != ENDED and bool(self.trouble or self.bad)
+
+
+@attrs.frozen
+class Overview:
+    """All of them, the first ones in rows."""
+
+    stages: Mapping[str, int] = attrs.field(factory=dict)
+    """How many taskforces there are in each stage."""
+    in_trouble: int = 0
+    workers: Mapping[str, int] = attrs.field(factory=dict)
+    """Jobs by status, of taskforces that have not ended."""
+    errors: Mapping[str, int] = attrs.field(factory=dict)
+    """The most common errors of all those, one text of each group, and how many jobs have one."""
+    rows: tuple[Row, ...] = ()
+    """In trouble first, the worst of them on top; then the busiest; what has ended last."""
+
+    @property
+    def taskforces(self) -> int:
+        """How many there are."""
+        return sum(self.stages.values())
+
+
+def row_of(stage: str, report: TaskforceReport) -> Row:
+    """A taskforce as its jobs say; `stage` is for one whose cluster lives."""
+    workers: Counter[str] = Counter()
+    holds: Counter[str] = Counter()
+    tasking = 0
+    for status, by_pilot in report.compound_statuses.items():
+        word, _, reason = status.partition(": ")
+        count = sum(by_pilot.values())
+        workers[word] += count
+        if reason:
+            holds[reason] += count
+        if word == JobStatus.RUNNING:
+            tasking += by_pilot.get(PilotStatus.TASKING, 0)
+    trouble = f"held: {max(holds, key=holds.__getitem__)}" if holds else ""
+    if report.materialization_failure is not None:
+        trouble = f"no further workers: {report.materialization_failure}"
+    stage = ENDED if report.completed_at is not None else stage
+    return Row(report.uuid, stage, report.cluster_id, workers, tasking, report.top_task_errors, trouble)
+
+
+def overview(rows: Iterable[Row], limit: int = ROWS) -> Overview:
+    """All taskforces together, and `limit` of them one by one."""
+    rows = sorted(rows, key=_urgency)
+    living = [row for row in rows if row.stage != ENDED]
+    workers: Counter[str] = Counter()
+    errors: Counter[str] = Counter()
+    texts: dict[str, str] = {}
+    for row in living:
+        workers.update(row.workers)
+        for text, count in row.errors.items():
+            group = group_of(text)
+            errors[group] += count
+            texts.setdefault(group, text)
+    return Overview(
+        Counter(row.stage for row in rows),
+        sum(row.is_in_trouble for row in living),
+        workers,
+        {texts[group]: count for group, count in errors.most_common(_ERRORS)},
+        tuple(rows[:limit]),
+    )
+
+
+def _urgency(row: Row) -> tuple[object, ...]:
+    running, idle = row.workers.get(JobStatus.RUNNING, 0), row.workers.get(JobStatus.IDLE, 0)
+    return row.stage == ENDED, not row.is_in_trouble, -row.bad, -running, -idle, row.uuid
+
+
+# --- as JSON ---
+
+
+def dump(whole: Overview) -> str:
+    """The text that `load` reads."""
+    return json.dumps(_converter.unstructure(whole))
+
+
+def load(text: str) -> Overview:
+    """What `dump` wrote; raises ValueError for anything else."""
+    saved = json.loads(text)
+    try:
+        return _converter.structure({**saved}, Overview)
+    except (cattrs.BaseValidationError, TypeError, AttributeError) as error:
+        raise ValueError(f"this is no overview of taskforces: {text[:80]!r}") from error
