@@ -58,6 +58,7 @@ class Board:
         self._expected[uuid] = Expected(cluster_id, n_workers)
         self._names[cluster_id] = uuid
         self._dirty[uuid] = None
+        self._accepted.pop(uuid, None)  # what was dropped, because the WMS did not know the taskforce, is told now
         for tally in self._tallies.values():
             if cluster_id in tally.clusters:
                 tally.changed.add(cluster_id)

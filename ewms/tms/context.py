@@ -6,6 +6,7 @@ import trio
 from ewms.tms.board import Board
 from ewms.tms.condor.base import Acted, Schedd
 from ewms.tms.exclusions import Exclusions
+from ewms.tms.freshness import Freshness
 from ewms.tms.history import History
 from ewms.tms.ledger import Ledger
 from ewms.tms.liveness import Pulse
@@ -35,6 +36,7 @@ class Context:
     metrics: Metrics = attrs.field(factory=Metrics)
     pulse: Pulse = attrs.field(factory=Pulse)
     sites: Sites = attrs.field(factory=Sites)
+    fresh: Freshness = attrs.field(factory=Freshness)
     exclusions: Exclusions = attrs.field(factory=Exclusions)
     site_file: SiteFile = attrs.field(factory=SiteFile)
     history: History = attrs.field(init=False)

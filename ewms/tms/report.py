@@ -64,6 +64,7 @@ async def run_reports(ctx: Context) -> NoReturn:
     failures = _Failures()
     async with trio.open_nursery() as completions:
         while True:
+            await ctx.fresh.ask()
             await _Round(ctx, completions, failures).run()
             ctx.metrics.told_all()
             beat_here()

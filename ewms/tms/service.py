@@ -175,6 +175,7 @@ async def _watch(ctx: Context, *, task_status: trio.TaskStatus[None]) -> None:
             state_dir=ctx.settings.state_dir / "watch",
             sites=ctx.sites,
             tell_lag=ctx.metrics.log_lag,
+            fresh=ctx.fresh,
             task_status=task_status,
         )
 

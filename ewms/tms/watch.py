@@ -21,6 +21,7 @@ from ewms.tms.eventlog import checkpoint
 from ewms.tms.eventlog.checkpoint import Checkpoint
 from ewms.tms.eventlog.reader import Position, read_on
 from ewms.tms.expiry import LOG_ARCHIVE_SUFFIX
+from ewms.tms.freshness import Freshness, grant
 from ewms.tms.liveness import beat_here
 from ewms.tms.sites import Sites
 
@@ -44,21 +45,23 @@ async def watch_logs(
     checkpoint_interval: float = CHECKPOINT_INTERVAL,
     sites: Sites | None = None,
     tell_lag: Callable[[int, float], None] = lambda _size, _since: None,
+    fresh: Freshness | None = None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> NoReturn:
     """Keep the board true to every `*.tms.jel` in `directory`, for ever; `poll` is in s.
 
     It reports as started once all that was there has been read. Faults of the file system are said once and waited
-    out. `sites` counts where pilots fail. `tell_lag` is told at each poll how many
-    bytes are not read yet, and since when (s) the oldest of them wait.
+    out. `sites` counts where pilots fail, as far as it is read in this run. `tell_lag` is told at each poll how many
+    bytes are not read yet, and since when (s) the oldest of them wait. Who asks `fresh` makes it look at once.
     """
-    sites = sites or Sites()
+    sites, fresh = sites or Sites(), fresh or Freshness()
     watchers: dict[str, _Watcher] = {}
     fault = _Fault()
     started = False
     known = await trio.to_thread.run_sync(checkpoint.known_logs, state_dir)
     async with trio.open_nursery() as nursery:
         while True:
+            wish = fresh.begin()
             try:
                 stamps, archived = await trio.to_thread.run_sync(_look, directory)
             except OSError as error:
@@ -82,7 +85,9 @@ async def watch_logs(
             beat_here()
             behind = [watcher.behind() for watcher in watchers.values()]
             tell_lag(sum(size for size, _ in behind), max((since for _, since in behind), default=0))
-            await trio.sleep(poll)
+            if wish is not None:
+                nursery.start_soon(grant, wish, [watcher.has_read for watcher in watchers.values()])
+            await fresh.wait(poll)
 
 
 def _look(directory: Path) -> tuple[dict[str, Stamp], set[str]]:
@@ -113,6 +118,8 @@ class _Watcher:
         self._is_gone = self._is_done = False
         self._behind_since: float | None = None
         self._news = trio.Event()
+        self.has_read = trio.Event()
+        """Set while all that a look found was read."""
         self._scope = trio.CancelScope()
         self._reading = _Fault()
         self._saving = _Fault()
@@ -130,6 +137,8 @@ class _Watcher:
         elif stamp != self._stamp or self._reading.is_said:
             self._is_gone, self._stamp = False, stamp
             self._news.set()
+            if self.has_read.is_set():
+                self.has_read = trio.Event()
             if self._behind_since is None:
                 self._behind_since = trio.current_time()
 
@@ -158,12 +167,15 @@ class _Watcher:
                 task_status.started()
                 await self._follow()
             finally:
+                self.has_read.set()
                 with trio.move_on_after(_LAST_CHECKPOINT, shield=True):
                     await self._forget() if self._is_done else await self._save()
 
     async def _follow(self) -> NoReturn:
         due = trio.current_time()  # the first one at once: reading all again is dear
         while True:
+            if not self._news.is_set():
+                self.has_read.set()
             with trio.move_on_at(due if self._position != self._saved else math.inf):
                 await self._news.wait()
             if self._news.is_set():

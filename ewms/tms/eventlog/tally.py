@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from datetime import date
 from typing import Any, Final
 
-from ewms.contract import CHIRP_PREFIX, MAX_CHIRP_BYTES, ChirpAttribute
+from ewms.contract import CHIRP_PREFIX, ChirpAttribute
 from ewms.tms.eventlog import statuses
 from ewms.tms.eventlog.cluster import Cluster, JsonObject
 from ewms.tms.eventlog.format import Frames, classad_value, event_time, frames, taskforce_named, text_of
@@ -18,7 +18,8 @@ from ewms.tms.eventlog.statuses import CHIRP, EFFECTS, ENDED, NEW_RUN, NO_EFFECT
 _PREFIX: Final = CHIRP_PREFIX.encode()
 _STATUS: Final = f"{ChirpAttribute.STATUS}: ".removeprefix(CHIRP_PREFIX).encode()
 _ERROR: Final = f"{ChirpAttribute.ERROR}: ".removeprefix(CHIRP_PREFIX).encode()
-_QUOTE: Final = ord('"')
+_TOLD: Final = (_STATUS + b'"', _ERROR + b'"')
+"""How the chirps begin that count."""
 _ENDING: Final = frozenset(number for number, effect in EFFECTS.items() if effect.status in ENDED)
 _MAX_STATUS: Final = 60  # characters
 _MAX_SIGNS: Final = 200  # a pilot's status could be any text
@@ -59,10 +60,10 @@ class Tally:
         for event, number, cluster_text, proc_text in found.events:
             sign = number
             if number == CHIRP:
-                # Counters and time stamps are numbers; a text ends with a quote, unless it was too long for its line.
-                if event[-1] != _QUOTE and len(event) < MAX_CHIRP_BYTES:
+                start = event.find(_PREFIX) + len(_PREFIX)
+                if not event.startswith(_TOLD, start):
                     continue
-                sign = event.partition(_PREFIX)[2]
+                sign = event[start:]
             elif number in NO_EFFECT:
                 continue
             cluster = by_text.get(cluster_text) or self._cluster(cluster_text)

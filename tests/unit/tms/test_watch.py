@@ -15,6 +15,7 @@ import trio.testing
 from ewms.tms.board import Board, day_of
 from ewms.tms.eventlog import checkpoint
 from ewms.tms.eventlog.reader import Piece, Position, read_on
+from ewms.tms.freshness import PATIENCE, Freshness
 from ewms.tms.sites import Sites
 from ewms.tms.watch import CHECKPOINT_INTERVAL, watch_logs
 
@@ -314,3 +315,25 @@ async def test_a_link_to_itself_hides_no_other_log(stand: Stand, autojump_clock:
     stand.append(submit() + EXECUTE)
     async with stand.watching():
         assert stand.seen() == {"TF-1": {"RUNNING": {"null": 1}}}
+
+
+async def test_who_asks_for_fresh_news_need_not_wait_for_the_poll(stand: Stand) -> None:
+    fresh = Freshness()
+    await fresh.ask()  # nobody watches yet
+    stand.append(submit())
+    async with trio.open_nursery() as nursery:
+        watch = functools.partial(watch_logs, stand.directory, stand.board, state_dir=stand.state_dir, fresh=fresh)
+        await nursery.start(functools.partial(watch, poll=3600))
+        for data in (EXECUTE, TERMINATED, submit("TF-2", 8)):
+            stand.append(data)
+            while not stand.seen():
+                await fresh.ask()
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_wish_that_nobody_grants_ends(autojump_clock: object) -> None:
+    fresh = Freshness()
+    assert fresh.begin() is None
+    started = trio.current_time()
+    await fresh.ask()
+    assert trio.current_time() - started == PATIENCE
