@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import click
+import endtoend_rows
 import eventlog_rows
 import machine
 import pilot_rows
@@ -20,6 +21,7 @@ GROUPS: dict[str, Group] = {
     "tms": tms_rows.rows,
     "pilot": pilot_rows.throughput,
     "pilotcost": pilot_rows.cost,
+    "endtoend": endtoend_rows.rows,
 }
 
 
