@@ -56,7 +56,7 @@ def pilot(context: click.Context) -> None:
     sys.exit(trio.run(service.main, settings))
 
 
-@pilot.command("try", context_settings=_HELP)
+@pilot.command("try", context_settings=_HELP, short_help="Try a task on this machine, with files as events.")
 @click.option("--image", required=True, help="The task's image: a directory, a .sif, docker://NAME, or a Docker name.")
 @click.option("--args", help="The task's arguments, split like a shell's; {{INFILE}} and {{OUTFILE}} are replaced.")
 @click.option(
