@@ -102,9 +102,11 @@ def _refresh(ctx: Context) -> None:
 
 
 def _overview(ctx: Context) -> Overview:
-    return overview(_row(ctx, stage, uuid) for stage in Stage for uuid in ctx.outbox.in_stage(stage))
+    stages = [stage for stage in Stage if stage is not Stage.UNKNOWN]
+    return overview(_row(ctx, stage, uuid) for stage in stages for uuid in ctx.outbox.in_stage(stage))
 
 
 def _row(ctx: Context, stage: Stage, uuid: str) -> Row:
     report = ctx.board.report(uuid)
-    return Row(uuid, stage.value) if report is None else row_of(stage.value, report)
+    row = Row(uuid, stage.value) if report is None else row_of(stage.value, report)
+    return attrs.evolve(row, trouble="the WMS does not take its end") if stage is Stage.REFUSED else row

@@ -21,9 +21,6 @@ ROWS: Final = 100
 _ERRORS: Final = 10
 _converter: Final = cattrs.Converter()
 
-ENDED: Final = "ended"
-"""The stage of a taskforce whose cluster has left the queue."""
-
 
 @attrs.frozen
 class Row:
@@ -39,7 +36,9 @@ class Row:
     errors: Mapping[str, int] = attrs.field(factory=dict)
     """Task errors, and how many jobs have each."""
     trouble: str = ""
-    """Why no more workers come, or why some are held; "" when neither is the case."""
+    """Why no more workers come, or why some are held, or what else keeps it from its end; "" when nothing does."""
+    has_ended: bool = False
+    """Its cluster has left the queue: what its jobs had is history."""
 
     @property
     def bad(self) -> int:
@@ -49,7 +48,7 @@ class Row:
     @property
     def is_in_trouble(self) -> bool:
         """Whether somebody should look at it."""
-        return self.stage != ENDED and bool(self.trouble or self.bad)
+        return bool(self.trouble or (self.bad and not self.has_ended))
 
 
 @attrs.frozen
@@ -73,7 +72,7 @@ class Overview:
 
 
 def row_of(stage: str, report: TaskforceReport) -> Row:
-    """A taskforce as its jobs say; `stage` is for one whose cluster lives."""
+    """A taskforce as its jobs say, and its stage as its teller calls it."""
     workers: Counter[str] = Counter()
     holds: Counter[str] = Counter()
     tasking = 0
@@ -88,14 +87,15 @@ def row_of(stage: str, report: TaskforceReport) -> Row:
     trouble = f"held: {max(holds, key=holds.__getitem__)}" if holds else ""
     if report.materialization_failure is not None:
         trouble = f"no further workers: {report.materialization_failure}"
-    stage = ENDED if report.completed_at is not None else stage
-    return Row(report.uuid, stage, report.cluster_id, workers, tasking, report.top_task_errors, trouble)
+    has_ended = report.completed_at is not None
+    errors = report.top_task_errors
+    return Row(report.uuid, stage, report.cluster_id, workers, tasking, errors, "" if has_ended else trouble, has_ended)
 
 
 def overview(rows: Iterable[Row], limit: int = ROWS) -> Overview:
     """All taskforces together, and `limit` of them one by one."""
     rows = sorted(rows, key=_urgency)
-    living = [row for row in rows if row.stage != ENDED]
+    living = [row for row in rows if not row.has_ended]
     workers: Counter[str] = Counter()
     errors: Counter[str] = Counter()
     texts: dict[str, str] = {}
@@ -107,7 +107,7 @@ def overview(rows: Iterable[Row], limit: int = ROWS) -> Overview:
             texts.setdefault(group, text)
     return Overview(
         Counter(row.stage for row in rows),
-        sum(row.is_in_trouble for row in living),
+        sum(row.is_in_trouble for row in rows),
         workers,
         {texts[group]: count for group, count in errors.most_common(_ERRORS)},
         tuple(rows[:limit]),
@@ -116,7 +116,7 @@ def overview(rows: Iterable[Row], limit: int = ROWS) -> Overview:
 
 def _urgency(row: Row) -> tuple[object, ...]:
     running, idle = row.workers.get(JobStatus.RUNNING, 0), row.workers.get(JobStatus.IDLE, 0)
-    return row.stage == ENDED, not row.is_in_trouble, -row.bad, -running, -idle, row.uuid
+    return not row.is_in_trouble, row.has_ended, -row.bad, -running, -idle, row.uuid
 
 
 # --- as JSON ---

@@ -20,9 +20,10 @@ from test_tms_inside import free_port
 from test_tms_service import Ground, ground, process
 from tms_bench import Bench, until
 
+from ewms.secret import Secret
 from ewms.tms.day_logs import DayLogs
 from ewms.tms.inside import Inside
-from ewms.tms.overview import load
+from ewms.tms.overview import Overview, load
 from ewms.tms.page import Page, serve_pages
 from ewms.tms.top.model import Snapshot
 from ewms.tms.top.sources import LogFiles, SourceGone, TMSPages
@@ -78,7 +79,14 @@ async def test_a_tms_that_runs_goes_and_comes_again(ground: Ground, tmp_path: Pa
     assert second.started_at != first.started_at
 
 
-async def test_the_page_shows_what_the_wms_has_open_and_hides_tokens(bench: Bench) -> None:
+async def test_no_token_is_on_the_page() -> None:
+    token = Secret("queue-token-0123456789")
+    page = Inside(look=lambda: Overview(errors={f"cannot log in with {token.reveal()}": 1})).pages("/taskforces")
+    assert page is not None
+    assert load(page.body.decode()).errors == {"cannot log in with ***": 1}
+
+
+async def test_the_page_shows_what_the_wms_has_open(bench: Bench) -> None:
     inside = Inside()
     async with bench.tms() as ctx:
         inside.show(ctx)

@@ -5,9 +5,6 @@ from ewms.tms.log_sites import report_of
 from ewms.tms.overview import overview, row_of
 from ewms.tms.top.model import Site, Snapshot, worst_first
 
-LIVING = "living"
-"""The stage of a taskforce whose cluster a log does not see end."""
-
 
 def snapshot(logs: DayLogs, *, at: float, behind: int, more: bool) -> Snapshot:
     """What the logs say; `behind` bytes of them are not read yet, and `more` says whether that goes on at once."""
@@ -16,7 +13,9 @@ def snapshot(logs: DayLogs, *, at: float, behind: int, more: bool) -> Snapshot:
         at=at,
         title="1 day log" if len(logs.tallies) == 1 else f"{len(logs.tallies)} day logs",
         is_catching_up=more,
-        overview=overview(row_of(LIVING, report) for report in logs.reports()),
+        overview=overview(
+            row_of("living" if report.completed_at is None else "ended", report) for report in logs.reports()
+        ),
         counters={"events read": logs.events},
         sites=worst_first(Site(name, count.runs, count.failures) for name, count in places.sites.items()),
         suspicious=tuple(suspect.place for suspect in places.suspects),

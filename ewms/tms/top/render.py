@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ewms.tms.eventlog.statuses import JobStatus
-from ewms.tms.overview import ENDED, Overview, Row
+from ewms.tms.overview import Overview, Row
 from ewms.tms.top.model import CallRates, Site, Snapshot, View, seconds_text
 
 WIDE: Final = 120
@@ -145,7 +145,7 @@ def _taskforces(whole: Overview, width: int, lines: int) -> RenderableType:
     table.add_column("trouble", no_wrap=True, overflow="ellipsis", ratio=1)
     shown = whole.rows[:lines]
     for row in shown:
-        table.add_row(*_cells(row, width), style="red" if row.is_in_trouble else "dim" if row.stage == ENDED else "")
+        table.add_row(*_cells(row, width), style="red" if row.is_in_trouble else "dim" if row.has_ended else "")
     return Group(table, _rest(whole, shown)) if len(shown) < whole.taskforces else table
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from ewms.tms.board import TaskforceReport
-from ewms.tms.overview import ENDED, Overview, Row, dump, load, overview, row_of
+from ewms.tms.overview import Overview, Row, dump, load, overview, row_of
 
 
 def report(uuid: str = "TF-1", **changes: object) -> TaskforceReport:
@@ -31,14 +31,16 @@ def test_a_failed_factory_is_trouble_without_any_bad_worker() -> None:
 
 
 def test_what_has_ended_is_no_trouble_any_more() -> None:
-    row = row_of("open", report(completed_at=1, compound_statuses={"COMPLETED": {"Done": 2}}, top_task_errors={"x": 1}))
-    assert row.stage == ENDED
+    statuses = {"COMPLETED": {"Done": 2}, "HELD: x": {"null": 1}}
+    row = row_of("open", report(completed_at=1, compound_statuses=statuses, top_task_errors={"x": 1}))
+    assert row.has_ended
     assert not row.is_in_trouble
 
 
 def test_trouble_first_then_the_busiest_then_what_has_ended() -> None:
     rows = [
-        Row("TF-ended", ENDED, workers={"COMPLETED": 99}, errors={"x": 9}),
+        Row("TF-ended", "ending", workers={"COMPLETED": 99}, errors={"x": 9}, has_ended=True),
+        Row("TF-refused", "refused", trouble="the WMS does not take its end", has_ended=True),
         Row("TF-waiting", "starting"),
         Row("TF-busy", "open", workers={"RUNNING": 500}),
         Row("TF-quiet", "open", workers={"RUNNING": 5}),
@@ -49,13 +51,14 @@ def test_trouble_first_then_the_busiest_then_what_has_ended() -> None:
     assert [row.uuid.removeprefix("TF-") for row in whole.rows] == [
         "held",
         "error",
+        "refused",
         "busy",
         "quiet",
         "waiting",
         "ended",
     ]
-    assert whole.stages == {"open": 4, "starting": 1, "ended": 1}
-    assert whole.in_trouble == 2
+    assert whole.stages == {"open": 4, "starting": 1, "ending": 1, "refused": 1}
+    assert whole.in_trouble == 3
     assert whole.workers == {"RUNNING": 510, "HELD": 3}
     assert whole.errors == {"x": 1}
 

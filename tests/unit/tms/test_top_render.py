@@ -7,7 +7,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from ewms.tms.overview import ENDED, Row, overview
+from ewms.tms.overview import Row, overview
 from ewms.tms.top.model import Calls, Site, Snapshot, Trail, View
 from ewms.tms.top.picture import svg
 from ewms.tms.top.render import Frame
@@ -17,7 +17,7 @@ ROWS = [
     Row("TF-6b0244e1-8d41a391-28ee3db8-00000001", "open", 118, {"RUNNING": 40, "HELD": 12}, 40, {}, "held: no memory"),
     Row("TF-6b0244e1-8d41a391-28ee3db8-00000002", "open", 119, {"RUNNING": 7}, 5, {"[red]bad\x1b[2J\nframe": 2}),
     *(Row(f"TF-busy-{n:04d}", "open", 200 + n, {"RUNNING": 9000 - n, "IDLE": 1}, 8000) for n in range(4000)),
-    Row("TF-over", ENDED, 3, {"COMPLETED": 5}),
+    Row("TF-over", "ended", 3, {"COMPLETED": 5}, has_ended=True),
 ]
 
 
