@@ -55,6 +55,7 @@ class Board:
 
         `n_workers` 0 says that the cluster's size is not known: then only what the log speaks of counts.
         """
+        self._expect_no_more(uuid)
         self._expected[uuid] = Expected(cluster_id, n_workers)
         self._names[cluster_id] = uuid
         self._dirty[uuid] = None
@@ -108,6 +109,15 @@ class Board:
         n_workers = (expected.n_workers or None) if expected and expected.cluster_id == parts[0].cluster_id else None
         return report_on(uuid, parts[0] if len(parts) == 1 else merged(parts), n_workers)
 
+    def forget_all_but(self, is_known: Callable[[str], bool]) -> None:
+        """Give back what is kept of the other taskforces; what the logs say of their clusters stays with the logs."""
+        self._collect()
+        for uuid in [uuid for uuid in self._places.keys() | self._expected.keys() if not is_known(uuid)]:
+            self._places.pop(uuid, None)
+            self._dirty.pop(uuid, None)
+            self._accepted.pop(uuid, None)
+            self._expect_no_more(uuid)
+
     def job_counts(self) -> Counter[str]:
         """How many jobs of living clusters the logs have in each status; why a job is held is left out."""
         counts: Counter[str] = Counter()
@@ -139,7 +149,7 @@ class Board:
             report = self.report(uuid)
             if report is None or report.completed_at is None or report != self._accepted.get(uuid):
                 return False
-        if any(self._tallies[log_name].clusters[each].completed_at(None) is None for each in self.unnamed(log_name)):
+        if self.unnamed(log_name):
             return False
         del self._tallies[log_name]
         for uuid in named:
@@ -147,16 +157,23 @@ class Board:
             self._dirty.pop(uuid, None)
             if not self._places[uuid]:
                 del self._places[uuid], self._accepted[uuid]
-                if expected := self._expected.pop(uuid, None):
-                    self._names.pop(expected.cluster_id, None)
+                self._expect_no_more(uuid)
         return True
 
     def unnamed(self, log_name: str) -> list[int]:
-        """Clusters of a log that belong to no taskforce that anybody knows."""
-        clusters = self._tallies[log_name].clusters
-        return [each for each, cluster in clusters.items() if cluster.uuid is None and each not in self._names]
+        """Living clusters of a log that belong to no taskforce that anybody knows."""
+        unnamed = [
+            cluster
+            for cluster in self._tallies[log_name].clusters.values()
+            if cluster.uuid is None and cluster.cluster_id not in self._names
+        ]
+        return [cluster.cluster_id for cluster in unnamed if cluster.completed_at(None) is None]
 
     # --- inside ---
+
+    def _expect_no_more(self, uuid: str) -> None:
+        if expected := self._expected.pop(uuid, None):
+            self._names.pop(expected.cluster_id, None)
 
     def _collect(self) -> None:
         for log_name, tally in self._tallies.items():

@@ -56,9 +56,9 @@ class Entry:
         return self.confirmed_at is not None and self.withdrawn_at is None and self.completed_at is None
 
     @property
-    def is_over(self) -> bool:
-        """Nothing will happen to this taskforce any more."""
-        return self.withdrawn_at is not None or self.completed_at is not None
+    def over_at(self) -> float | None:
+        """Since when nothing happens to this taskforce any more."""
+        return self.withdrawn_at if self.completed_at is None else self.completed_at
 
 
 def parse(content: bytes) -> Entry:

@@ -1,9 +1,10 @@
 """Old day logs and taskforce directories → archives → gone; never while a job that the schedd knows needs them.
 
-A round: look at the directory, ask the schedd what it needs (no answer: nothing is done, said once), ask the WMS about
-logs that are only old enough if no open taskforce is in them, delete old archives (that makes room), then archive in
-small batches. Before the sources of a batch are removed the schedd is asked once more, for archiving may take long.
-A fault with one file is told and leaves the others alone; a full disk ends the round, the next one tries again.
+A round: let the ledger forget what has long been over, look at the directory, ask the schedd what it needs (no answer:
+nothing is done, said once), ask the WMS about logs that are only old enough if no open taskforce is in them, delete old
+archives (that makes room), then archive in small batches. Before the sources of a batch are removed the schedd is asked
+once more, for archiving may take long. A fault with one file is told and leaves the others alone; a full disk ends the
+round, the next one tries again.
 """
 
 import errno
@@ -36,6 +37,10 @@ log = structlog.stdlib.get_logger(__name__)
 BATCH: Final = 10
 """Files that are archived before their sources are removed: bounds the room that is needed twice."""
 PROGRESS_INTERVAL: Final = 30.0
+KEEP_ENTRIES: Final = 90 * 86400.0
+"""For how long the ledger remembers what is over, in s."""
+ENTRIES: Final = 1000
+"""Entries that one round forgets at most: each is a file."""
 _WMS_PATIENCE: Final = 60.0
 """In s: housekeeping does not wait out an outage of the WMS."""
 _FIRST_ROUND_PATIENCE: Final = 5.0
@@ -113,6 +118,7 @@ class Housekeeper:
 
     async def once(self) -> Done | None:
         """One round; None when nothing could be decided, because the schedd (or the disk) does not answer."""
+        await self._prune_ledger()
         try:
             found = await trio.to_thread.run_sync(self._survey)
         except OSError as error:
@@ -129,6 +135,15 @@ class Housekeeper:
         await self._archive([each for each in ripe if each.kind in _PACK], done)
         log.info("housekeeping done", **attrs.asdict(done))
         return done
+
+    async def _prune_ledger(self) -> None:
+        try:
+            forgotten = await self._ledger.prune(self._clock() - KEEP_ENTRIES, at_most=ENTRIES)
+        except OSError as error:
+            log.warning("old entries of the ledger cannot be removed, it is tried again next time", error=str(error))
+            return
+        if forgotten:
+            log.info("the ledger forgot what has long been over", taskforces=forgotten)
 
     # --- what is there, and who needs it ---
 

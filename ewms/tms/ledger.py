@@ -4,6 +4,7 @@ The order of a taskforce's life here: intended → submitted → confirmed → s
 without a cluster id means that a submit may have happened: whoever finds one looks into queue, history and log first.
 """
 
+import itertools
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,12 +63,21 @@ class Ledger:
         """Every entry; one that cannot be read is as in `read`, and keeps nobody from the others."""
         return await trio.to_thread.run_sync(lambda: list(self._all()))
 
-    async def prune(self, before: float) -> int:
-        """Forget what was over before this epoch s; returns how many."""
-        old = [entry for entry in await self.entries() if entry.is_over and entry.intended_at < before]
-        for entry in old:
+    async def prune(self, before: float, *, at_most: int) -> int:
+        """Forget what has been over since before this epoch s, at most so many at once; returns how many.
+
+        Raises:
+            OSError: an entry cannot be removed, or the directory not be read.
+        """
+        return await trio.to_thread.run_sync(self._prune_now, before, at_most)
+
+    def _prune_now(self, before: float, at_most: int) -> int:
+        old = (each for each in self._all() if each.over_at is not None and each.over_at < before)
+        forgotten = 0
+        for entry in itertools.islice(old, at_most):
             self._path(entry.taskforce_uuid).unlink(missing_ok=True)
-        return len(old)
+            forgotten += 1
+        return forgotten
 
     def read_now(self, uuid: str) -> Entry | None:
         """As `read`, without a thread."""

@@ -1,6 +1,5 @@
 """Poll the WMS for orders: starts and stops are two children, so that neither waits for the other."""
 
-import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final, Literal, NoReturn, TypeVar
@@ -25,8 +24,6 @@ _LONGEST_PAUSE: Final = 600.0
 """Between orders that cannot be understood or answered, in s."""
 _LONGEST_POSTPONEMENT: Final = 3600.0
 """Of a stop order that failed, in s: each try is an entry in the taskforce's log at the WMS."""
-_KEEP_ENTRIES: Final = 90 * 86400.0
-"""For how long the ledger remembers what is over, in s."""
 
 
 async def run_starts(ctx: Context) -> NoReturn:
@@ -142,12 +139,11 @@ async def _all_stops(ctx: Context) -> list[str]:
 
 async def _settle_leftovers(ctx: Context) -> None:
     try:
-        forgotten = await ctx.ledger.prune(time.time() - _KEEP_ENTRIES)
         entries = await ctx.ledger.entries()
     except OSError as error:
         log.error("ledger cannot be read, starts are looked up one by one", error=str(error))
         return
-    log.info("ledger read", taskforces=len(entries), forgotten=forgotten)
+    log.info("ledger read", taskforces=len(entries))
     for entry in entries:
         if entry.is_unsettled:
             try:

@@ -5,10 +5,9 @@ newest.
 """
 
 import json
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final, NoReturn
 
-import attrs
 import structlog
 import trio
 
@@ -25,31 +24,16 @@ MAX_BYTES: Final = 500_000
 """Of one call's body: many a proxy in front of a service stops at 1 MB."""
 
 
-@attrs.frozen
-class Plan:
-    """What to do next with changed taskforces; those in neither list wait on the board."""
-
-    send: tuple[TaskforceReport, ...]
-    """As many as one call may carry, at least one if there is any."""
-    drop: tuple[TaskforceReport, ...]
-    """The WMS lists them as completed, or does not know them."""
-
-
-def plan(reports: Iterable[TaskforceReport], stage: Callable[[str], Stage]) -> Plan:
-    """Sort reports by what may be sent about their taskforces, until one call has enough (pure)."""
-    send: list[TaskforceReport] = []
-    drop: list[TaskforceReport] = []
+def first_batch(reports: Iterable[TaskforceReport]) -> tuple[TaskforceReport, ...]:
+    """As many as one call may carry, at least one if there is any (pure)."""
+    batch: list[TaskforceReport] = []
     size = 0
     for report in reports:
-        match stage(report.uuid):
-            case Stage.UNKNOWN:
-                drop.append(report)
-            case Stage.OPEN:
-                size += size_of(report)
-                if send and (size > MAX_BYTES or len(send) == MAX_TASKFORCES):
-                    break
-                send.append(report)
-    return Plan(tuple(send), tuple(drop))
+        size += size_of(report)
+        if batch and (size > MAX_BYTES or len(batch) == MAX_TASKFORCES):
+            break
+        batch.append(report)
+    return tuple(batch)
 
 
 def size_of(report: TaskforceReport) -> int:
@@ -82,6 +66,8 @@ class _Round:
         self._told: set[str] = set()
 
     async def run(self) -> None:
+        outbox = self._ctx.outbox
+        self._ctx.board.forget_all_but(lambda uuid: outbox.stage(uuid) is not Stage.UNKNOWN)
         while await self._send():
             pass
 
@@ -104,12 +90,12 @@ class _Round:
 
     def _next_batch(self, only: Collection[str] | None) -> tuple[TaskforceReport, ...]:
         def is_next(uuid: str) -> bool:
-            return uuid not in self._told and (only is None or uuid in only)
+            is_due = uuid not in self._told and (only is None or uuid in only)
+            return is_due and self._ctx.outbox.stage(uuid) is Stage.OPEN  # others wait on the board
 
-        planned = plan(self._ctx.board.changes(is_next), self._ctx.outbox.stage)
-        self._ctx.board.accepted(planned.drop)
-        self._failures.tell(planned.send)
-        return planned.send
+        batch = first_batch(self._ctx.board.changes(is_next))
+        self._failures.tell(batch)
+        return batch
 
     async def _send_halves(self, batch: Sequence[TaskforceReport], error: WMSError) -> None:
         """The WMS refused a batch: halve it, so that one bad entry does not silence all others."""

@@ -334,6 +334,37 @@ async def test_long_work_is_told_from_time_to_time_and_is_a_sign_of_life(
     assert said(logs, "still archiving")
 
 
+async def test_the_ledger_forgets_what_has_long_been_over_a_part_in_each_round(
+    house: House, logs: Logs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(housekeeping, "ENTRIES", 2)
+    for number in range(5):
+        entry = Entry(taskforce_uuid=f"TF-{number}", log_path="", n_workers=1, intended_at=1.0, confirmed_at=1.0)
+        await house.ledger.write(attrs.evolve(entry, completed_at=house.now if number else None))
+
+    def silent(_query: int) -> None:
+        raise CondorUnreachable("no answer")
+
+    house.queue.hook = silent  # which is no reason to keep them
+    left = []
+    for days in (0, 89, 91, 91, 91):
+        await house.after(days)
+        left.append(len(await house.ledger.entries()))
+    assert left == [5, 5, 3, 1, 1]
+    assert said(logs, "the ledger forgot what has long been over") == 2
+
+
+async def test_a_ledger_that_cannot_be_pruned_is_told(
+    house: House, logs: Logs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(_before: float, *, at_most: int) -> int:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(house.ledger, "prune", fail)
+    assert await house.after(1) == Done()
+    assert said(logs, "old entries of the ledger cannot be removed, it is tried again next time") == 1
+
+
 async def test_rounds_at_every_interval(house: House, autojump_clock: trio.testing.MockClock) -> None:
     autojump_clock.autojump_threshold = 0.1  # a thread that works must not pass for idleness
     first = trio.Event()

@@ -130,6 +130,37 @@ def test_a_log_is_dropped_when_all_of_it_was_told() -> None:
     assert board.report("TF-1") is None
 
 
+def kept_for_taskforces(board: Board) -> int:
+    """How many things it keeps besides the logs' tallies."""
+    return sum(len(kept) for name, kept in vars(board).items() if name != "_tallies")
+
+
+def test_what_is_over_is_given_back_and_comes_back_when_it_is_expected_again() -> None:
+    board = Board()
+    board.expect("TF-1", 7, 1)
+    board.expect("TF-2", 8, 3)
+    board.expect("TF-2", 9, 3)  # a second attempt
+    board.tally(LOG).feed(submit() + EXECUTE + REMOVED)
+    board.accepted(board.changed())
+    board.forget_all_but(lambda uuid: uuid == "TF-2")
+    assert [report.uuid for report in board.changed()] == []
+    assert kept_for_taskforces(board) == 3  # of TF-2: expected, its name, accepted
+    assert board.places("TF-1") == [(LOG, 7)]  # the log is still a witness
+    board.expect("TF-1", 7, 1)
+    assert [report.completed_at for report in board.changed()] == [1795294800]
+    board.forget_all_but(lambda _: False)
+    assert kept_for_taskforces(board) == 0
+    assert board.drop(LOG)
+
+
+def test_a_cluster_that_is_over_is_not_called_foreign() -> None:
+    board = Board()
+    board.expect("TF-1", 7, 0)
+    board.tally(LOG).feed(submit(None) + EXECUTE + REMOVED)
+    board.forget_all_but(lambda _: False)
+    assert board.unnamed(LOG) == []
+
+
 def test_the_day_of_a_log() -> None:
     assert day_of("2026-11-21.tms.jel").isoformat() == "2026-11-21"
     assert day_of("other.log") is not None

@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-from ewms.tms.board import TaskforceReport
 from ewms.tms.decisions import (
     Cluster,
     Standing,
@@ -18,8 +17,6 @@ from ewms.tms.decisions import (
 )
 from ewms.tms.entries import Entry
 from ewms.tms.lookup import clusters_in_lines, exactly
-from ewms.tms.outbox import Stage
-from ewms.tms.report import plan
 from ewms.wms.converter import read
 from ewms.wms.models import Taskforce
 
@@ -119,16 +116,3 @@ def test_the_log_names_a_taskforces_cluster() -> None:
     assert clusters_in_lines(lines, "TF-1") == [12]
     assert clusters_in_lines(lines, "TF-1-2") == [13]
     assert clusters_in_lines(lines, "TF") == []
-
-
-def test_reports_go_out_wait_or_are_dropped_by_their_taskforces_stage() -> None:
-    stages = {
-        "TF-open": Stage.OPEN,
-        "TF-starting": Stage.STARTING,
-        "TF-ending": Stage.ENDING,
-        "TF-unknown": Stage.UNKNOWN,
-    }
-    reports = [TaskforceReport(uuid, 1, {}, {}, None) for uuid in stages]
-    planned = plan(reports, stages.__getitem__)
-    assert [report.uuid for report in planned.send] == ["TF-open"]
-    assert [report.uuid for report in planned.drop] == ["TF-unknown"]

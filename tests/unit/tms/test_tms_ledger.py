@@ -72,12 +72,14 @@ async def test_a_damaged_file_counts_as_an_intent(tmp_path: Path) -> None:
 
 async def test_only_what_is_over_and_old_is_forgotten(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
-    await ledger.write(attrs.evolve(ENTRY, taskforce_uuid="TF-1", completed_at=1.0))
+    await ledger.write(attrs.evolve(ENTRY, taskforce_uuid="TF-1", completed_at=1500.0))
     await ledger.write(attrs.evolve(ENTRY, taskforce_uuid="TF-2"))
-    await ledger.write(attrs.evolve(ENTRY, taskforce_uuid="TF-3", withdrawn_at=1.0))
-    assert await ledger.prune(before=1000.0) == 0
-    assert await ledger.prune(before=2000.0) == 2
-    assert [entry.taskforce_uuid for entry in await ledger.entries()] == ["TF-2"]
+    await ledger.write(attrs.evolve(ENTRY, taskforce_uuid="TF-3", withdrawn_at=1500.0))
+    await ledger.write(attrs.evolve(ENTRY, taskforce_uuid="TF-4", withdrawn_at=1500.0, completed_at=9000.0))
+    assert await ledger.prune(before=1400.0, at_most=10) == 0  # however old its order is
+    assert await ledger.prune(before=2000.0, at_most=1) == 1
+    assert await ledger.prune(before=2000.0, at_most=10) == 1
+    assert [entry.taskforce_uuid for entry in await ledger.entries()] == ["TF-2", "TF-4"]
 
 
 async def test_a_full_disk_is_told_where_it_can_be_borne(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

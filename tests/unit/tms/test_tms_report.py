@@ -1,20 +1,15 @@
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ewms.tms.board import TaskforceReport
-from ewms.tms.outbox import Stage
-from ewms.tms.report import MAX_BYTES, MAX_TASKFORCES, plan, size_of
+from ewms.tms.report import MAX_BYTES, MAX_TASKFORCES, first_batch, size_of
 
 
 def report(uuid: str, error: str = "") -> TaskforceReport:
     return TaskforceReport(uuid, 1, {"IDLE": {"null": 3}}, {error: 1} if error else {}, None)
-
-
-def first_batch(reports: Iterable[TaskforceReport]) -> tuple[TaskforceReport, ...]:
-    return plan(reports, lambda _: Stage.OPEN).send
 
 
 def body(batch: tuple[TaskforceReport, ...]) -> bytes:
