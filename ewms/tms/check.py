@@ -19,6 +19,7 @@ from ewms.tms.condor.schedd import open_schedd
 from ewms.tms.envfile import parse_pilot_variables
 from ewms.tms.service import auth
 from ewms.tms.settings import Settings
+from ewms.tms.whose import refused
 from ewms.wms.client import WMS, open_wms
 from ewms.wms.errors import WMSError, WMSMalformed, WMSNotFound, WMSRefused, WMSUnauthorized, WMSUnavailable
 from ewms.wms.retry import Retry
@@ -50,6 +51,7 @@ async def check_all(settings: Settings, tell: Callable[[Finding], None]) -> list
     """Try everything; `tell` hears of each finding as soon as it is made (one that times out takes 20 s)."""
     found = [
         check_variables(settings.pilot_environment),
+        check_user(settings, os.geteuid()),
         check_directory(settings.job_dir),
         check_lock(settings.state_dir / "lock"),
         check_disk(settings.job_dir),
@@ -77,6 +79,13 @@ def check_variables(pilot_environment: str) -> Finding:
         seen = f"TMS_ENV_VARS_AND_VALS_ADD_TO_PILOT: not for a pilot: {', '.join(dropped)}"
         return Finding("settings", "warning", seen, "use NAME=VALUE with names that begin with (_)EWMS_PILOT_")
     return Finding("settings", "ok", "all names and values can be read")
+
+
+def check_user(settings: Settings, uid: int) -> Finding:
+    """Its jobs are taken by HTCondor."""
+    if reason := refused(settings, uid):
+        return Finding("user", "failed", "root", reason)
+    return Finding("user", "ok", f"jobs will be owned by uid {uid}")
 
 
 def check_directory(job_dir: Path) -> Finding:

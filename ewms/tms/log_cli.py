@@ -40,7 +40,7 @@ def _summary(logs: DayLogs) -> dict[str, Any]:
 @click.command("log")
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
-@click.option("--why", metavar="TF-…", help="Tell the story of one taskforce (its UUID, or cluster:ID).")
+@click.option("--why", metavar="TF-…", help="Tell the story of one taskforce: its UUID, or cluster:ID.")
 @click.option("--sites", is_flag=True, help="Show where pilots fail: runs, failures and quick deaths by site and host.")
 @click.option("--follow", is_flag=True, help="Go on reading, and show the table anew when it changed; end with Ctrl-C.")
 def log(files: tuple[Path, ...], *, as_json: bool, why: str | None, sites: bool, follow: bool) -> None:
@@ -63,6 +63,7 @@ def log(files: tuple[Path, ...], *, as_json: bool, why: str | None, sites: bool,
         if follow:
             trio.run(_follow, logs)
         _read_all(logs)
+        _tell_strangers(logs)
         if why is not None:
             click.echo(_why(logs, why))
         elif sites:
@@ -86,6 +87,12 @@ def _read_all(logs: DayLogs) -> None:
     for path, tally in logs.tallies.items():
         if tally.events == 0 and path.stat().st_size > 0:
             click.echo(f"{path}: there is no whole event in it; is it a job event log in the classic format?", err=True)
+
+
+def _tell_strangers(logs: DayLogs) -> None:
+    for path, tally in logs.tallies.items():
+        if not tally.events and path.stat().st_size:
+            click.echo(f"{path}: no job's event is in it; is it a job event log?", err=True)
 
 
 async def _follow(logs: DayLogs) -> NoReturn:
@@ -131,7 +138,9 @@ def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         for row in (head, *rows):
             click.echo("  ".join(cell.replace("\n", ", ") for cell in row))
     else:
-        table = Table(*head, show_lines=True)
+        table = Table(show_lines=True)
+        for index, name in enumerate(head):
+            table.add_column(name, no_wrap=index == 0)  # the first one is what people copy
         for row in rows:
             table.add_row(*(cell.replace("[", "\\[") for cell in row))
         Console().print(table)
@@ -151,10 +160,13 @@ def _row(report: TaskforceReport) -> tuple[str, ...]:
 
 
 def _why(logs: DayLogs, key: str) -> str:
-    report = next((each for each in logs.reports() if each.uuid == key), None)
+    report = next((each for each in logs.reports() if key in (each.uuid, f"cluster:{each.cluster_id}")), None)
     if report is None:
-        raise click.ClickException(f"no taskforce {key} in {', '.join(map(str, logs.tallies))}")
-    lines = [f"{key}, cluster {report.cluster_id}"]
+        raise click.ClickException(
+            f"no taskforce {key} in {', '.join(map(str, logs.tallies))}"
+            " (one that never had a cluster is in no job event log; why, stands in the TMS's own log, and at the WMS)"
+        )
+    lines = [f"{report.uuid}, cluster {report.cluster_id}"]
     for path, tally in logs.tallies.items():
         if report.cluster_id not in tally.clusters:
             continue
@@ -168,7 +180,7 @@ def _why(logs: DayLogs, key: str) -> str:
             reason = f": {chapter.reason}" if chapter.reason else ""
             lines.append(f"  {_time(chapter.first)}{until}  {chapter.count} × {chapter.what}{jobs}{reason}")
         if story.last_errors:
-            lines.append("  last task errors:")
+            lines.append("  last errors:")
             lines += [f"    {_time(error.at)}  worker {error.proc}: {error.text}" for error in story.last_errors]
     lines.append("now:")
     lines += [f"  {line}" for cell in (_row(report)[2], _row(report)[4]) for line in cell.splitlines()]

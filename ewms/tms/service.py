@@ -4,6 +4,7 @@ The stop order: a signal cancels every child. A submit that is under way is wait
 schedd helpers, the WMS's connections and, last, the lock are given up. No cluster is ever touched by it.
 """
 
+import os
 import signal
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -39,6 +40,7 @@ from ewms.tms.sitefile import SiteFile, reload_on_hangup
 from ewms.tms.stopping import resume_stop
 from ewms.tms.systemd import Notifier
 from ewms.tms.watch import watch_logs
+from ewms.tms.whose import refused
 from ewms.wms.auth import Auth
 from ewms.wms.client import open_wms
 
@@ -73,6 +75,8 @@ async def _serve(settings: Settings, inside: Inside, site_file: SiteFile, task_s
         inside.is_ready.set()
         await _serve_dry(settings, site_file, task_status)
         return
+    if reason := refused(settings, os.geteuid()):
+        raise SetupError(reason)
     async with AsyncExitStack() as stack:
         try:
             descriptor = await stack.enter_async_context(hold_lock(settings.state_dir / "lock"))

@@ -13,11 +13,11 @@ from tms_bench import SCHEDD
 
 from ewms.testing.schedd import open_embedded_schedd
 from ewms.testing.wms import Fault, Standin, open_standin
-from ewms.tms.check import Finding, check_all, line, summary
+from ewms.tms.check import Finding, check_all, check_user, line, summary
 from ewms.tms.lock import hold_lock
 from ewms.tms.settings import read
 
-ROWS = ["settings", "directory", "one TMS", "disk space", "clock", "requirements", "schedd", "token", "WMS"]
+ROWS = ["settings", "user", "directory", "one TMS", "disk space", "clock", "requirements", "schedd", "token", "WMS"]
 
 
 @attrs.frozen
@@ -113,6 +113,13 @@ async def test_what_an_operator_should_look_at(ground: Ground, tmp_path: Path) -
     assert found["token"].verdict == "warning"
     assert "the WMS does not accept our token" in found["WMS"].seen  # it wants one
     assert not (tmp_path / "mistyped").exists()
+
+
+async def test_whose_the_jobs_are(ground: Ground) -> None:
+    on_a_real_schedd = {name: text for name, text in ground.environ.items() if name != "TMS_SCHEDD_HELPER"}
+    assert check_user(read(on_a_real_schedd), 0).is_fatal
+    assert not check_user(read(on_a_real_schedd), 1000).is_fatal
+    assert not check_user(read(ground.environ), 0).is_fatal
 
 
 async def test_a_port_that_is_taken(ground: Ground) -> None:

@@ -221,6 +221,13 @@ async def test_a_file_of_excluded_sites_that_is_not_there_ends_the_start(ground:
     assert "No such file" in text
 
 
+async def test_root_is_told_before_any_order_has_failed(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    on_a_real_schedd = {name: text for name, text in ground.environ.items() if name != "TMS_SCHEDD_HELPER"}
+    with pytest.RaisesGroup(pytest.RaisesExc(SetupError, match="no jobs of root"), flatten_subgroups=True):
+        await main(read(on_a_real_schedd))
+
+
 async def test_a_job_directory_that_cannot_be_used(ground: Ground, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     settings = read(ground.environ | {"JOB_EVENT_LOG_DIR": str(tmp_path / "file")})

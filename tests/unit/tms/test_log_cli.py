@@ -9,7 +9,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from ewms.cli import main
+from ewms.tms.board import TaskforceReport
 
+LONG_TEXT = "a long story " * 20
+LONG = {f"HELD: {LONG_TEXT}": {"null": 1}}
 JEL = Path(__file__).parents[2] / "data" / "jel"
 
 
@@ -73,6 +76,29 @@ def test_why_tells_the_story() -> None:
     assert "1 × evicted (1 job): Transfer input files failure" in result.output
     assert "the cluster has ended" in result.output
     assert "vacate" not in result.output
+
+
+def test_why_takes_the_id_of_a_cluster_whose_taskforce_is_known() -> None:
+    by_id, by_uuid = (run("--why", key, JEL / "factory-with-notes.jel") for key in ("cluster:18", "TF-1"))
+    assert by_id.exit_code == 0
+    assert by_id.output == by_uuid.output
+    assert by_id.output.startswith("TF-1, cluster 18\n")
+
+
+def test_what_is_no_job_event_log_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "tms.env"
+    path.write_text("EWMS_ADDRESS=https://ewms.example.org\n")
+    assert f"{path}: no job's event is in it" in run(path, JEL / "vacate.jel").output
+    path.write_text("")
+    assert "no job's event" not in run(path).output
+
+
+def test_a_taskforces_name_is_whole_however_narrow_the_terminal_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    uuid = "TF-6b0261d8-9dae61d8-b05c6ca7-677f9563"
+    with monkeypatch.context() as patched:
+        patched.setattr("ewms.tms.board.Board.report", lambda *_: TaskforceReport(uuid, 18, LONG, {LONG_TEXT: 1}, 0))
+        assert uuid in run(JEL / "factory-with-notes.jel").output
 
 
 def test_why_of_an_unknown_taskforce() -> None:
