@@ -8,11 +8,15 @@ TAIL_BYTES: Final = 64 * 1024
 """So much of the end of a stderr file is looked at."""
 
 _TRACEBACK: Final = "Traceback (most recent call last):"
-_RUNTIME_LINE: Final = re.compile(
-    r"^(?:\x1b\[[0-9;]*m)*(?:FATAL|ERROR|WARNING|LOG|INFO|VERBOSE|DEBUG)(?:\x1b\[[0-9;]*m|\s)+"
-    r"\[U=\d+,P=\d+\]\s+\S+\s+(?P<message>.*)$"
-)
-"""A line of Apptainer's own log: `LEVEL   [U=1000,P=12]   Func()   message`."""
+_RUNTIME_LINES: Final = {
+    # Its own log: `LEVEL   [U=1000,P=12]   Func()   message`.
+    "Apptainer": re.compile(
+        r"^(?:\x1b\[[0-9;]*m)*(?:FATAL|ERROR|WARNING|LOG|INFO|VERBOSE|DEBUG)(?:\x1b\[[0-9;]*m|\s)+"
+        r"\[U=\d+,P=\d+\]\s+\S+\s+(?P<message>.*)$"
+    ),
+    "Bwrap": re.compile(r"^bwrap: (?P<message>.*)$"),
+}
+"""Container runtimes, and what their own lines look like."""
 _EXCEPTION: Final = re.compile(r"^(?P<name>[A-Za-z_][\w.]*)(?::|$)")
 
 
@@ -24,11 +28,17 @@ def excerpt(stderr: str) -> str:
     if not lines:
         return NOTHING
     for line in reversed(lines):
-        if not _RUNTIME_LINE.match(line):
+        if not _of_the_runtime(line):
             return line
-    match = _RUNTIME_LINE.match(lines[-1])
-    assert match is not None
-    return f"[Apptainer-Error] {match['message'].strip()}"
+    return _of_the_runtime(lines[-1])
+
+
+def _of_the_runtime(line: str) -> str:
+    """What a runtime says in its own name; "" for a line that is not a runtime's."""
+    for name, pattern in _RUNTIME_LINES.items():
+        if match := pattern.match(line):
+            return f"[{name}-Error] {match['message'].strip()}"
+    return ""
 
 
 def last_traceback(stderr: str) -> str:

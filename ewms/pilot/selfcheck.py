@@ -47,7 +47,8 @@ async def self_check(platform: Platform, recipe: Recipe, data: DataDirectory, *,
     finally:
         with trio.CancelScope(shield=True, deadline=trio.current_time() + CLEANING_LIMIT_S):
             await data.drop(run)
-    log.info("self-check passed", free_bytes=room, container_s=round(trio.current_time() - began, 2))
+    took = round(trio.current_time() - began, 2)
+    log.info("self-check passed", platform=platform.name, container_s=took, free_bytes=room)
 
 
 async def _start(platform: Platform, spec: ContainerSpec) -> None:

@@ -226,7 +226,7 @@ class PilotSettings:
     container_platform: PlatformName = variable(
         "_EWMS_PILOT_CONTAINER_PLATFORM",
         "apptainer, bwrap (bubblewrap: directory images only, started much faster), docker, process (no isolation, "
-        "development only) or auto",
+        "development only), or auto: bwrap where it works, else apptainer, else docker",
         default="docker",
     )
     apptainer_build_workdir: Path = variable(

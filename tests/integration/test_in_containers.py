@@ -8,6 +8,7 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import attrs
 import outside
 import pytest
 import trio
@@ -71,10 +72,13 @@ time.sleep(1)
 """
 
 
-@pytest.fixture
-def ground(pool: "Pool") -> Ground:
-    """Only here are there containers."""
-    return pool_ground(pool, pool.job_dir.parent)
+@pytest.fixture(params=["apptainer", "bwrap"])
+def ground(pool: "Pool", request: pytest.FixtureRequest) -> Ground:
+    """Only here are there containers; with each of their runtimes."""
+    ground = pool_ground(pool, pool.job_dir.parent)
+    config = dict(ground.pilot_config)
+    config["environment"] = {**config["environment"], "_EWMS_PILOT_CONTAINER_PLATFORM": request.param}
+    return attrs.evolve(ground, pilot_config=config)
 
 
 def python(script: str, *words: str) -> str:
@@ -180,7 +184,7 @@ def check(ground: Ground, seen: dict[str, Any]) -> None:
     assert ground.broker_token.reveal() not in json.dumps(seen)
     words = "\n".join([*seen["environments"], *seen["command_lines"], *seen["environment"]])
     assert not [name for name in ("EWMS_PILOT_", "_CONDOR", "AUTH_TOKEN") if name in words]
-    # Apptainer's own note of what was bound; HTCondor's variable of that name is not among it.
+    # The runtime's own note of what was bound; HTCondor's variable of that name is not among it.
     assert seen["environment"]["APPTAINER_BIND"] == "/ewms-pilot-data/data-hub,/ewms-pilot-data/task-io"
     ours = {mount for mount in seen["mounts"] if mount.startswith("/ewms-pilot-data")}
     assert ours == {"/ewms-pilot-data/data-hub", "/ewms-pilot-data/task-io"}

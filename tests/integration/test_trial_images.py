@@ -72,18 +72,19 @@ def check(variant: Variant, command: list[str]) -> None:
 
 
 @pytest.mark.pool
+@pytest.mark.parametrize("platform", ["apptainer", "bwrap"])
 @pytest.mark.parametrize("name", VARIANTS)
-def test_apptainer(name: str, pool: "Pool") -> None:
-    """In the pilot image, as an ordinary user: Apptainer in Apptainer, as on a worker."""
+def test_directory_image(name: str, platform: str, pool: "Pool") -> None:
+    """In the pilot image, as an ordinary user: a container in a container, as on a worker."""
     variant = VARIANTS[name]
-    directory = pool.job_dir / f"trial-{name}"
+    directory = pool.job_dir / f"trial-{platform}-{name}"
     image = f"{directory}/image"
     runscript = f"{image}/.singularity.d/runscript"
     script = variant.does or f'exec {MISSING} "$@"'
     _succeed(pool.command(["install", "--directory", "--mode=0777", str(directory)]))
     _succeed(pool.command(["cp", "--archive", pool.task_image, image], user="root"))
     _succeed(pool.command(["tee", runscript], user="root"), stdin=f"#!/bin/sh\n{script}\n")
-    trial = ["python3", "-m", "ewms", "pilot", "try", *options_of(variant, image, "apptainer", directory)]
+    trial = ["python3", "-m", "ewms", "pilot", "try", *options_of(variant, image, platform, directory)]
     pilot = f"{pool.pilot_image_base}:{pool.pilot_tag}"
     # With --containall, /tmp has no room for a trial.
     options = ["--containall", "--bind", str(directory), "--env", f"TMPDIR={directory}"]

@@ -3,15 +3,12 @@
 import shutil
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 from typing import Final
-
-import structlog
 
 from ewms.pilot.containers.base import ContainerError, Platform
 from ewms.pilot.containers.processes import Launcher, open_launcher
 from ewms.pilot.settings import PilotSettings
-
-log = structlog.stdlib.get_logger(__name__)
 
 OpenPlatform = Callable[[Launcher, PilotSettings], AbstractAsyncContextManager[Platform]]
 
@@ -46,6 +43,14 @@ async def _process(launcher: Launcher, settings: PilotSettings) -> AsyncIterator
     yield ProcessPlatform(launcher, path=settings.path)
 
 
+@asynccontextmanager
+async def _bwrap_or_apptainer(launcher: Launcher, settings: PilotSettings) -> AsyncIterator[Platform]:
+    from ewms.pilot.containers.fallback import WithFallback
+
+    async with _bwrap(launcher, settings) as fast, _apptainer(launcher, settings) as sure:
+        yield WithFallback(fast, sure)
+
+
 PLATFORMS: Final[Mapping[str, OpenPlatform]] = {
     "apptainer": _apptainer,
     "bwrap": _bwrap,
@@ -54,7 +59,9 @@ PLATFORMS: Final[Mapping[str, OpenPlatform]] = {
 }
 """The platforms that can be chosen by name."""
 AUTOMATIC: Final[Sequence[tuple[tuple[str, ...], OpenPlatform]]] = (
+    (("bwrap", "apptainer"), _bwrap_or_apptainer),
     (("apptainer",), _apptainer),
+    (("bwrap",), _bwrap),
     (("docker",), _docker),
 )
 """What `auto` tries, best first, and the programs that each needs; never one without isolation."""
@@ -70,12 +77,13 @@ async def open_platform(settings: PilotSettings) -> AsyncIterator[Platform]:
     wanted = settings.container_platform
     opener = _automatic(settings) if wanted == "auto" else PLATFORMS[wanted]
     async with open_launcher() as launcher, opener(launcher, settings) as platform:
-        log.info("container platform", platform=platform.name, wanted=wanted)
         yield platform
 
 
 def _automatic(settings: PilotSettings) -> OpenPlatform:
-    here = {name for name in ("apptainer", "docker") if shutil.which(name, path=settings.path)}
+    here = {name for name in ("apptainer", "bwrap", "docker") if shutil.which(name, path=settings.path)}
+    if not all(Path(image).is_dir() for image in (settings.task_image, settings.init_image) if image):
+        here.discard("bwrap")  # it starts directory images only
     for programs, opener in AUTOMATIC:
         if here.issuperset(programs):
             return opener

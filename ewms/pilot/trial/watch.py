@@ -101,8 +101,13 @@ class WatchedPlatform:
         return prepared
 
     async def check(self, spec: ContainerSpec) -> None:
-        """The platform's own."""
+        """The platform's own; it may choose another one."""
         await self.inner.check(spec)
+        if self.inner.name != self.watch.platform:
+            self.watch.tell(
+                f"containers are run by {self.inner.name}, because {self.watch.platform} does not work here"
+            )
+            self.watch.platform = self.inner.name
 
     @asynccontextmanager
     async def start(self, spec: ContainerSpec) -> AsyncIterator[Container]:

@@ -27,6 +27,8 @@ TRACEBACK = 'Traceback (most recent call last):\n  File "a.py", line 1, in <modu
             "[Apptainer-Error] exec failed: no such file",
         ),
         ("\x1b[31mFATAL  \x1b[0m [U=0,P=1]   x()   coloured\n", "[Apptainer-Error] coloured"),
+        ("bwrap: Can't find source path /x: gone\n", "[Bwrap-Error] Can't find source path /x: gone"),
+        ("mine\nbwrap: and then\n", "mine"),
         ("FATAL:   while opening image: no such file\n", "FATAL:   while opening image: no such file"),
         (
             "  | Traceback (most recent call last):\n  |   File x\n  | KeyError: 1\n  +---\n",

@@ -5,14 +5,15 @@ from pathlib import Path
 import pytest
 
 from ewms.pilot.containers import open_platform
-from ewms.pilot.containers.base import ContainerError
+from ewms.pilot.containers.base import ContainerError, ContainerSpec
 from ewms.pilot.settings import PilotSettings, read
 
 
-def settings(path: Path, platform: str) -> PilotSettings:
+def settings(path: Path, platform: str, **images: Path) -> PilotSettings:
     return read(
         {
-            "EWMS_PILOT_TASK_IMAGE": "unused",
+            "EWMS_PILOT_TASK_IMAGE": str(images.get("task", "unused")),
+            "EWMS_PILOT_INIT_IMAGE": str(images.get("init", "")),
             "EWMS_PILOT_QUEUE_INCOMING": "unused",
             "_EWMS_PILOT_CONTAINER_PLATFORM": platform,
             "PATH": str(path),
@@ -26,15 +27,96 @@ def program(directory: Path, name: str, script: str) -> None:
     path.chmod(0o755)
 
 
-async def opened(path: Path, platform: str) -> str:
-    async with open_platform(settings(path, platform)) as found:
+async def opened(path: Path, platform: str, **images: Path) -> str:
+    async with open_platform(settings(path, platform, **images)) as found:
         return found.name
+
+
+def spec(directory: Path) -> ContainerSpec:
+    (directory / "scratch").mkdir()
+    return ContainerSpec(
+        name="check",
+        image=str(directory),
+        args=("true",),
+        environment={},
+        mounts=(),
+        stdout=directory / "stdout",
+        stderr=directory / "stderr",
+        scratch=directory / "scratch",
+    )
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    (tmp_path / "image").mkdir()
+    return tmp_path / "image"
 
 
 async def test_auto_takes_apptainer_before_docker(tmp_path: Path) -> None:
     program(tmp_path, "apptainer", "exit 0")
     program(tmp_path, "docker", "exit 0")
     assert await opened(tmp_path, "auto") == "apptainer"
+
+
+async def test_auto_takes_bubblewrap_for_directory_images_only(tmp_path: Path, image: Path) -> None:
+    program(tmp_path, "apptainer", "exit 0")
+    program(tmp_path, "bwrap", "exit 0")
+    assert await opened(tmp_path, "auto", task=image) == "bwrap"
+    assert await opened(tmp_path, "auto", task=image, init=image) == "bwrap"
+    assert await opened(tmp_path, "auto", task=image, init=tmp_path / "init.sif") == "apptainer"
+    assert await opened(tmp_path, "auto") == "apptainer"
+
+
+async def test_each_can_be_forced(tmp_path: Path, image: Path) -> None:
+    program(tmp_path, "apptainer", "exit 0")
+    program(tmp_path, "bwrap", "exit 0")
+    for name in ("apptainer", "bwrap"):
+        assert await opened(tmp_path, name, task=image) == name
+
+
+@pytest.mark.parametrize("others", [("apptainer",), ()])
+async def test_bubblewrap_that_works_is_kept(tmp_path: Path, image: Path, others: tuple[str, ...]) -> None:
+    program(tmp_path, "bwrap", "exit 0")
+    for name in others:
+        program(tmp_path, name, "exit 1")
+    async with open_platform(settings(tmp_path, "auto", task=image)) as platform:
+        await platform.check(spec(tmp_path))
+        assert platform.name == "bwrap"
+        assert platform.isolates
+
+
+async def test_where_bubblewrap_does_not_work_apptainer_runs_the_tasks_and_it_is_said_why(
+    tmp_path: Path, image: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    program(tmp_path, "bwrap", "echo 'bwrap: No permissions to create new namespace' >&2; exit 1")
+    program(tmp_path, "apptainer", "case $2 in exec) exit 0;; run) exit 7;; esac; exit 1")
+    async with open_platform(settings(tmp_path, "auto", task=image)) as platform:
+        assert await platform.prepare(str(image)) == str(image)
+        await platform.check(a_spec := spec(tmp_path))
+        assert platform.name == "apptainer"
+        async with platform.start(a_spec) as container:
+            assert await container.wait() == 7
+    (said,) = [record.getMessage() + str(record.__dict__) for record in caplog.records if record.levelname == "WARNING"]
+    assert "falling back to another container platform" in said
+    assert "'to': 'apptainer'" in said
+    assert "No permissions to create new namespace" in said
+
+
+async def test_when_neither_works_the_second_says_so(tmp_path: Path, image: Path) -> None:
+    program(tmp_path, "bwrap", "exit 1")
+    program(tmp_path, "apptainer", "echo no user namespaces >&2; exit 1")
+    async with open_platform(settings(tmp_path, "auto", task=image)) as platform:
+        with pytest.raises(ContainerError, match="no user namespaces"):
+            await platform.check(spec(tmp_path))
+
+
+async def test_bubblewrap_alone_has_no_fallback(tmp_path: Path, image: Path) -> None:
+    program(tmp_path, "bwrap", "echo nothing works >&2; exit 3")
+    async with open_platform(settings(tmp_path, "bwrap", task=image)) as platform:
+        with pytest.raises(ContainerError, match="bubblewrap ended with exit code 3: nothing works"):
+            await platform.check(spec(tmp_path))
+        with pytest.raises(ContainerError, match=r"x\.sif is not a directory"):
+            await platform.prepare("x.sif")
 
 
 async def test_auto_takes_docker_where_nothing_else_is_and_the_daemon_must_answer(tmp_path: Path) -> None:

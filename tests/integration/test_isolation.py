@@ -1,0 +1,88 @@
+"""A task is isolated at least as well by bubblewrap as by `apptainer run --containall`: `docs/isolation.md`, by line.
+
+Both launchers start the same task in the same place: in a container-universe job, as on a worker, and on a machine
+itself. What its two tasks saw is compared row by row.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import isolation_look
+import isolation_views
+import pytest
+import trio
+from isolation_rows import ROWS, Row, Seen
+
+if TYPE_CHECKING:
+    from ewms.testing.pool import Pool
+
+PROGRAMS: Final = (isolation_look.__file__, isolation_views.__file__)
+ARGUMENTS: Final = ("isolation_views.py", "/images/task:1", ".", "apptainer", "bwrap")
+SUBMIT: Final = """\
+universe = container
+container_image = {image}
+transfer_container = false
+executable = {directory}/job.sh
+transfer_input_files = isolation_look.py, isolation_views.py
+initialdir = {directory}
+output = out
+error = err
+log = {directory}/log
+should_transfer_files = yes
+request_memory = 200
+request_disk = 10M
+queue
+"""
+
+
+def directory_with_programs(pool: "Pool", name: str) -> Path:
+    directory = pool.job_dir / name
+    trio.run(lambda: pool.run(["mkdir", str(directory)]))
+    for program in PROGRAMS:
+        shutil.copy(program, directory)
+    return directory
+
+
+def in_a_job(pool: "Pool") -> str:
+    directory = directory_with_programs(pool, "isolation-job")
+    (directory / "job.sh").write_text(f"#!/bin/sh\nexec python3 {' '.join(ARGUMENTS)}\n")
+    (directory / "job.sh").chmod(0o755)
+    text = SUBMIT.format(image=f"{pool.pilot_image_base}:{pool.pilot_tag}", directory=directory)
+
+    async def submit_and_wait() -> None:
+        await pool.run(["condor_submit", "-"], stdin=text.encode())
+        await pool.run(["condor_wait", "-wait", "120", f"{directory}/log"])
+
+    trio.run(submit_and_wait)
+    return (directory / "out").read_text() or (directory / "err").read_text()
+
+
+def on_the_machine(pool: "Pool") -> str:
+    directory = directory_with_programs(pool, "isolation-machine")
+    # The pool's machine has no bubblewrap of its own; the pilot image's does.
+    bwrap = f"{pool.pilot_image_base}:{pool.pilot_tag}/usr/bin/bwrap"
+    path = f"{directory}:/usr/bin:/bin"
+
+    async def run() -> bytes:
+        await pool.run(["cp", bwrap, str(directory)])
+        argv = ["env", f"PATH={path}", pool.python, *ARGUMENTS]
+        return (await pool.run(argv, cwd=str(directory))).stdout
+
+    return trio.run(run).decode()
+
+
+@pytest.fixture(scope="module", params=[in_a_job, on_the_machine], ids=lambda each: str(each.__name__))
+def seen(request: pytest.FixtureRequest, pool: "Pool") -> dict[str, Seen]:
+    """What the pilot, and a task with each launcher, saw in one place."""
+    said: str = request.param(pool)
+    assert said.splitlines()[-1:], "nothing was said"
+    found: dict[str, Seen] = json.loads(said.splitlines()[-1])
+    return found
+
+
+@pytest.mark.pool
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: str(row.__name__))
+def test_row(row: Row, seen: dict[str, Seen]) -> None:
+    row(seen["pilot"], seen["apptainer"], seen["bwrap"])
