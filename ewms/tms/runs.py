@@ -1,10 +1,11 @@
 """The living runs of one cluster, in a few bytes for each of its jobs (pure)."""
 
 from array import array
-from collections.abc import Iterator
-from typing import Final, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple
 
-from ewms.tms.eventlog.cluster import MAX_GAP
+from ewms.tms.eventlog.cluster import MAX_GAP, JsonObject
+from ewms.tms.eventlog.packed import pack, unpack
 
 _NONE: Final = 0  # as a start: no run
 
@@ -17,7 +18,7 @@ class Place(NamedTuple):
 
 
 class Run(NamedTuple):
-    """A run that lives or lived; `started` is in epoch s."""
+    """A run that ended; it started at an epoch s."""
 
     started: int
     place: Place
@@ -32,25 +33,24 @@ class Runs:
         self._started = array("q")
         self._places: list[Place] = []
         self._has_error = bytearray()
+        self._dumped: JsonObject | None = None
+        """While nothing changed since."""
 
     def __contains__(self, proc: int) -> bool:
         return proc < len(self._started) and self._started[proc] != _NONE
 
     def begin(self, proc: int, at: int, place: Place) -> None:
         """A run begins at an epoch s; a former one of this proc that never ended is forgotten."""
-        if proc + 1 - len(self._started) > MAX_GAP:
-            return  # a damaged number
-        self.restore(proc, Run(at, place, has_error=False))
-
-    def restore(self, proc: int, run: Run) -> None:
-        """What `items` gave."""
         missing = proc + 1 - len(self._started)
+        if missing > MAX_GAP:
+            return  # a damaged number
+        self._dumped = None
         if missing > 0:
             self._started.frombytes(bytes(missing * self._started.itemsize))
-            self._places += [run.place] * missing
+            self._places += [place] * missing
             self._has_error += bytes(missing)
         self.living += self._started[proc] == _NONE
-        self._started[proc], self._places[proc], self._has_error[proc] = run
+        self._started[proc], self._places[proc], self._has_error[proc] = at, place, False
 
     def place(self, proc: int) -> Place:
         """Where a living run is."""
@@ -58,26 +58,20 @@ class Runs:
 
     def move(self, proc: int, place: Place) -> None:
         """A living run told where it is."""
-        self._places[proc] = place
+        self._places[proc], self._dumped = place, None
 
     def fail(self, proc: int) -> None:
         """A living run told an error."""
-        self._has_error[proc] = True
+        self._has_error[proc], self._dumped = True, None
 
     def end(self, proc: int) -> Run | None:
         """The run of this proc, which lives no longer; None if it has none."""
         if proc not in self:
             return None
         run = Run(self._started[proc], self._places[proc], bool(self._has_error[proc]))
-        self._started[proc] = _NONE
+        self._started[proc], self._dumped = _NONE, None
         self.living -= 1
         return run
-
-    def items(self) -> Iterator[tuple[int, Run]]:
-        """The living runs by their procs."""
-        for proc, at in enumerate(self._started):
-            if at != _NONE:
-                yield proc, Run(at, self._places[proc], bool(self._has_error[proc]))
 
     def forget_before(self, moment: int) -> None:
         """Runs that began earlier: their ends were lost."""
@@ -88,3 +82,30 @@ class Runs:
     def places(self) -> set[Place]:
         """Those of the living runs."""
         return {place for place, at in zip(self._places, self._started, strict=True) if at != _NONE}
+
+    # --- on disk ---
+
+    def dump(self) -> JsonObject:
+        """All of it, as JSON values."""
+        if self._dumped is None:
+            numbers: dict[Place, int] = {}
+            places = array("I", (numbers.setdefault(place, len(numbers)) for place in self._places))
+            self._dumped = {
+                "started": pack(self._started),
+                "places": [list(numbers), pack(places)],
+                "errors": pack(array("B", self._has_error)),
+            }
+        return self._dumped
+
+    @classmethod
+    def load(cls, saved: Mapping[str, Any], share: Callable[[Place], Place]) -> "Runs":
+        """What `dump` gave, with places that are shared; raises ValueError, LookupError or TypeError if it did not."""
+        self = cls()
+        self._started, self._has_error = unpack(saved["started"], "q"), bytearray(unpack(saved["errors"], "B"))
+        names, numbers = saved["places"]
+        places = [share(Place(site, host)) for site, host in names]
+        self._places = [places[number] for number in unpack(numbers, "I")]
+        if not len(self._started) == len(self._places) == len(self._has_error):
+            raise ValueError("runs of different lengths")
+        self.living = len(self._started) - self._started.count(_NONE)
+        return self

@@ -177,11 +177,7 @@ class SiteTally:
     def dump(self) -> dict[str, Any]:
         """All of it, as JSON values."""
         return {
-            "living": [
-                (cluster, proc, run.started, *run.place, run.has_error)
-                for cluster, runs in self._living.items()
-                for proc, run in runs.items()
-            ],
+            "living": {cluster: runs.dump() for cluster, runs in self._living.items()},
             "ended": [
                 (hour, *place, count.runs, count.failures, count.quick, count.busy)
                 for hour, places in self._hours.items()
@@ -192,11 +188,9 @@ class SiteTally:
 
     @classmethod
     def load(cls, saved: Mapping[str, Any]) -> "SiteTally":
-        """What `dump` gave; raises ValueError, KeyError or TypeError if it did not."""
+        """What `dump` gave; raises ValueError, LookupError or TypeError if it did not."""
         self = cls()
-        for cluster, proc, started, site, host, has_error in saved["living"]:
-            run = Run(started, self._share(Place(site, host)), has_error)
-            self._living.setdefault(cluster, Runs()).restore(proc, run)
+        self._living = {int(cluster): Runs.load(runs, self._share) for cluster, runs in saved["living"].items()}
         for hour, site, host, *numbers in saved["ended"]:
             self._hours.setdefault(hour, defaultdict(Count))[Place(site, host)] = Count(*numbers)
         self._site_of = dict(saved["site_of"])

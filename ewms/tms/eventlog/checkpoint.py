@@ -19,7 +19,7 @@ from ewms.tms.eventlog.reader import Position
 from ewms.tms.eventlog.tally import Tally
 from ewms.tms.sites import SiteTally
 
-FORMAT: Final = 3
+FORMAT: Final = 4
 _SUFFIX: Final = ".checkpoint.json"
 
 

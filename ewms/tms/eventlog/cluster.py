@@ -1,7 +1,5 @@
 """What the log says of one cluster: every job's state in two bytes, and the counts that follow from them (pure)."""
 
-import base64
-import zlib
 from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,6 +8,7 @@ from typing import Any, Final
 
 from ewms.tms.eventlog.format import event_time
 from ewms.tms.eventlog.grouping import group_of
+from ewms.tms.eventlog.packed import pack, unpack
 from ewms.tms.eventlog.statuses import (
     EFFECTS,
     ENDED,
@@ -222,10 +221,10 @@ class Cluster:
             "last_end": self._last_end,
             "states": self._states[1:],
             "counts": self.counts[1:],
-            "codes": base64.b64encode(zlib.compress(self.codes.tobytes(), 1)).decode(),
+            "codes": pack(self.codes),
             "errors": list(self.errors.items()),
             "groups": dict(self._groups),
-            "examples": self._examples,
+            "examples": dict(self._examples),
         }
 
     @classmethod
@@ -238,7 +237,7 @@ class Cluster:
         for job, pilot in saved["states"]:
             self._code(JobState(job, pilot))
         self.counts[1:] = saved["counts"]
-        self.codes.frombytes(zlib.decompress(base64.b64decode(saved["codes"])))
+        self.codes = unpack(saved["codes"], "H")
         self.errors = {int(proc): group for proc, group in saved["errors"]}
         self._groups, self._examples = Counter(saved["groups"]), dict(saved["examples"])
         return self

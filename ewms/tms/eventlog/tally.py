@@ -36,6 +36,9 @@ class Tally:
         """Ids of clusters that changed; who reports them empties it."""
         self.events = 0
         self.damaged = 0
+        self._news: set[int] = set()
+        self._dumps: dict[int, JsonObject] = {}
+        """Of clusters that did not change since: a snapshot costs what changed."""
         self._by_text: dict[bytes, Cluster] = {}
         """The same clusters, by their ids as they stand in the log."""
         self._special: Mapping[bytes, Callable[[Cluster, int, bytes], bool]] = {
@@ -85,12 +88,19 @@ class Tally:
                 cluster.codes[proc] = new
                 cluster.counts[old] -= 1
                 cluster.counts[new] += 1
-                self.changed.add(cluster.cluster_id)
+                self._news.add(cluster.cluster_id)
                 if sign in _ENDING:
                     cluster.end_of_job(event, self.near)
             if cluster.errors and sign in NEW_RUN and cluster.forget_error(proc):
-                self.changed.add(cluster.cluster_id)
+                self._news.add(cluster.cluster_id)
+        self._note_news()
         return found
+
+    def _note_news(self) -> None:
+        self.changed |= self._news
+        for cluster_id in self._news:
+            self._dumps.pop(cluster_id, None)
+        self._news.clear()
 
     def _cluster(self, text: bytes) -> Cluster:
         cluster_id = int(text)
@@ -108,12 +118,12 @@ class Tally:
         """What no move is known for: the moves to fill in, or None if all was done here."""
         if sign in self._special:
             if self._special[sign](cluster, proc, event):
-                self.changed.add(cluster.cluster_id)
+                self._news.add(cluster.cluster_id)
         elif sign in EFFECTS or sign.startswith(_STATUS):
             return cluster.moves.setdefault(sign, {}) if len(cluster.moves) < _MAX_SIGNS else {}
         elif sign.startswith(_ERROR):
             if proc >= 0 and cluster.fail(proc, classad_value(sign[len(_ERROR) :])):
-                self.changed.add(cluster.cluster_id)
+                self._news.add(cluster.cluster_id)
         elif not event[:3].isdigit():
             self.events, self.damaged = self.events - 1, self.damaged + 1
         return None
@@ -160,8 +170,14 @@ class Tally:
 
     def dump(self) -> JsonObject:
         """All of it, as JSON values."""
-        clusters = [cluster.dump() for cluster in self.clusters.values()]
+        clusters = [self._dump(cluster) for cluster in self.clusters.values()]
         return {"events": self.events, "damaged": self.damaged, "clusters": clusters}
+
+    def _dump(self, cluster: Cluster) -> JsonObject:
+        dumped = self._dumps.get(cluster.cluster_id)
+        if dumped is None or dumped["closed"] is not cluster.closed:  # the schedd may have closed it
+            dumped = self._dumps[cluster.cluster_id] = cluster.dump()
+        return dumped
 
     @classmethod
     def load(cls, saved: Mapping[str, Any], near: date) -> "Tally":

@@ -168,6 +168,17 @@ def test_any_restart_from_a_checkpoint_gives_the_same(cuts: list[int]) -> None:
     assert state(tally) == state(tally_of(SMALL))
 
 
+def test_a_snapshot_is_made_anew_of_what_changed_only() -> None:
+    execute = b"001 (%d.000.000) 2026-11-22 21:10:28 Job executing on host: <>\n...\n"
+    tally = tally_of(b"".join(execute % cluster for cluster in (101, 102, 103)))
+    first = {each["cluster_id"]: each for each in tally.dump()["clusters"]}
+    tally.feed(execute.replace(b"000.000", b"001.000") % 102)
+    tally.clusters[101].close(7)
+    second = {each["cluster_id"]: each for each in tally.dump()["clusters"]}
+    assert [each for each in first if second[each] is not first[each]] == [101, 102]
+    assert second == {each: cluster.dump() for each, cluster in tally.clusters.items()}
+
+
 def test_a_second_reading_on_top_changes_nothing() -> None:
     tally = tally_of(SMALL)
     before = {each: cluster.compound_statuses(1) for each, cluster in tally.clusters.items()}
