@@ -30,6 +30,8 @@ _REQUEST_GRACE: Final = 5.0
 _REQUEST: Final = json.dumps({"batch": 1, "expires": int(_REQUEST_EXPIRES * 10**9)}).encode()
 _VERDICT_TIMEOUT: Final = 5.0
 _SIGNS_PER_WAIT: Final = 3
+_REMEMBERED: Final = 10_000
+"""Messages that are known when they come again; what is in work is always among them."""
 _ACK, _NAK, _IN_PROGRESS = b"+ACK", b"-NAK", b"+WPI"
 _HEARTBEAT, _EXPIRED = "100", "408"
 
@@ -59,6 +61,7 @@ class NatsSource(KeptSource):
         self._names = QueueNames(queue)
         self._prefetch = prefetch
         self._held: set[Held] = set()
+        self._seen: dict[str, None] = {}
         self._requests: deque[float] = deque()
         self._changed = trio.Event()
         self._trouble = ""
@@ -168,14 +171,24 @@ class NatsSource(KeptSource):
     def _delivery(self, message: Incoming) -> Delivery:
         held = Held(message.ack_subject, trio.current_time() + self._ack_wait)
         self._held.add(held)
+        # A server that was killed may not know what it had delivered a moment before.
+        was_here = self._was_here(message.sequence_id)
         return Delivery(
             body=message.body,
             queue=self.queue,
             message_id=message_id_of(message.headers) or message.sequence_id,
             headers=message.headers,
-            returned=message.delivered - 1,
+            returned=max(message.delivered - 1, int(was_here)),
             tag=held,
         )
+
+    def _was_here(self, sequence_id: str) -> bool:
+        """Whether this very message came before; it is noted."""
+        was_here = sequence_id in self._seen
+        self._seen[sequence_id] = None
+        if len(self._seen) > _REMEMBERED:
+            del self._seen[next(iter(self._seen))]
+        return was_here
 
     async def receive(self) -> Delivery:
         """Wait for the next delivery that the server has not taken back."""

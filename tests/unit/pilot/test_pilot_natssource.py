@@ -301,6 +301,19 @@ async def test_what_comes_while_it_stops_is_handed_back(autojump_clock: MockCloc
         assert await source.ack(held)
 
 
+async def test_a_message_that_comes_again_is_known_though_the_server_forgot_that_it_delivered_it(
+    autojump_clock: MockClock,
+) -> None:
+    server = Server()
+    async with consuming(server, prefetch=3) as source:
+        server.wire.deliver("a")
+        first = await source.receive()
+        server.wire.deliver("a")
+        server.wire.deliver("b")
+        again, other = await source.receive(), await source.receive()
+        assert [each.returned for each in (first, again, other)] == [0, 1, 0]
+
+
 async def test_a_queue_that_cannot_be_is_told(autojump_clock: MockClock) -> None:
     server = Server([FakeWire(consumer_found=Consumer(ack_wait=ACK_WAIT, max_ack_pending=-1, is_push=True))])
     with pytest.RaisesGroup(BrokerRefused):
