@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import json
 import os
 import resource
@@ -42,6 +43,8 @@ PR_SET_CHILD_SUBREAPER = 36
 SWEEP_DEADLINE_S = 20.0
 """A process that does not die of SIGKILL for so long hangs in the kernel; it is named and left."""
 _POLL_S = 0.005
+_CHANGEABLE = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def main() -> None:
@@ -50,6 +53,7 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)  # the pilot alone decides when it is over
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # supervisors are reaped by the kernel
     _become_subreaper()
+    gc.freeze()  # a collection in a supervisor would touch, and so copy, all that it has from here
     control = socket.socket(fileno=0)
     control.setblocking(True)
     while True:
@@ -138,23 +142,23 @@ def _start(request: Message) -> int:
         os.open(request["stdout"], flags, 0o600),
         os.open(request["stderr"], flags, 0o600),
     ]
-    failure, report = os.pipe()  # closed by a successful exec
-    pid = os.fork()
-    if pid == 0:
-        try:
-            _become(argv, request["env"], request["cwd"], streams)
-        except BaseException as error:  # noqa: ASYNC103, BLE001  told to the parent below
-            os.write(report, f"{argv[0]}: {getattr(error, 'strerror', None) or error}".encode(errors="replace"))
-        finally:
-            os._exit(127)
-    for fd in (*streams, report):
-        os.close(fd)
-    with os.fdopen(failure, "rb") as pipe:
-        why = pipe.read()
-    if why:
-        os.waitpid(pid, 0)
-        raise OSError(why.decode(errors="replace"))
-    return pid
+    os.chdir(request["cwd"])
+    try:
+        # Not fork: this interpreter's pages would be copied as they are touched.
+        return os.posix_spawn(
+            argv[0],
+            argv,
+            request["env"],
+            file_actions=[(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(streams)],
+            setsid=True,
+            setsigmask=(),
+            setsigdef=_CHANGEABLE,
+        )
+    except OSError as error:
+        raise OSError(f"{argv[0]}: {error.strerror}") from None
+    finally:
+        for fd in streams:
+            os.close(fd)
 
 
 def _stdin(text: str) -> int:
@@ -165,19 +169,6 @@ def _stdin(text: str) -> int:
         file.write(text.encode())
     os.lseek(fd, 0, os.SEEK_SET)
     return fd
-
-
-def _become(argv: list[str], env: dict[str, str], cwd: str, streams: list[int]) -> None:
-    os.setsid()
-    signal.set_wakeup_fd(-1)
-    for number in range(1, signal.NSIG):
-        if number not in (signal.SIGKILL, signal.SIGSTOP) and signal.getsignal(number) is not None:
-            signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])
-    os.chdir(cwd)
-    for target, fd in enumerate(streams):
-        os.dup2(fd, target, inheritable=True)
-    os.execve(argv[0], argv, env)  # noqa: S606
 
 
 def _wait(main_pid: int, pilot: socket.socket, wakeups: int) -> Ended | None:
@@ -282,7 +273,7 @@ def _send(pilot: socket.socket, message: Message) -> None:
 
 
 def _become_subreaper() -> None:
-    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+    if _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "cannot become a child subreaper")
 
 
