@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
 import attrs
+import trio
 
 from ewms.pilot.settings import PilotSettings
 from ewms.secret import Secret
 from ewms.settings import AtLeast, variables
+from ewms.tms.metrics import Metrics
 from ewms.tms.settings import Settings as TMSSettings
 
 PAGES = {
@@ -20,10 +22,28 @@ PAGES = {
 
 
 def write_reference(directory: Path) -> None:
-    """One page for each settings class."""
+    """One page for each settings class, and one for the metrics."""
     directory.mkdir(exist_ok=True)
     for name, (title, cls) in PAGES.items():
         (directory / f"{name}.md").write_text(page(title, cls))
+    (directory / "tms-metrics.md").write_text(trio.run(metrics_page))
+
+
+async def metrics_page() -> str:
+    """A table with every metric of the TMS."""
+    lines = [
+        "# The TMS's metrics",
+        "",
+        "`/metrics` at `TMS_METRICS_PORT` tells them, and what every process tells of itself (`process_…`). No label",
+        "holds a taskforce's UUID: `/taskforces` and `ewms top` are about single ones.",
+        "",
+        "| metric | kind | labels | meaning |",
+        "|---|---|---|---|",
+    ]
+    for family in sorted(Metrics().families, key=lambda family: family.name):
+        labels = ", ".join(f"`{label}`" for label in family.labels)
+        lines.append(f"| `{family.name}` | {family.kind} | {labels} | {family.text} |")
+    return "\n".join(lines) + "\n"
 
 
 def page(title: str, cls: type) -> str:

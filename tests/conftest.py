@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ewms.testing.broker import NatsServer, RabbitServer
     from ewms.testing.docker import DockerHost
     from ewms.testing.pool import Pool
+    from ewms.testing.prometheus import PrometheusHost
 
 
 T = TypeVar("T")
@@ -85,6 +86,15 @@ def docker_host(session_dir: Path) -> "Iterator[DockerHost]":
     from ewms.testing.docker import open_docker
 
     with shared(session_dir / "docker-host", open_docker, wheel=wheel()) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def prometheus_host(session_dir: Path) -> "Iterator[PrometheusHost]":
+    """A machine with Prometheus and promtool, shared by the session."""
+    from ewms.testing.prometheus import open_prometheus
+
+    with shared(session_dir / "prometheus-host", open_prometheus) as opened:
         yield opened
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from typing import Final, Generic, Literal, TypeVar, get_args
 
+import attrs
 import trio
 from prometheus_client import (
     CollectorRegistry,
@@ -36,6 +37,17 @@ _UUID: Final = re.compile(r"(?<=/taskforces/)[^/]+")
 _SECONDS: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _MAX_EVENTS: Final = 300
 """Different log events that are told apart: our texts are constant, but who knows."""
+
+
+@attrs.frozen
+class Family:
+    """What is told under one name."""
+
+    name: str
+    """As Prometheus has it; a histogram's series are this with `_bucket`, `_sum` and `_count`."""
+    kind: Literal["counter", "gauge", "histogram"]
+    text: str
+    labels: tuple[str, ...]
 
 
 class CounterBy(Generic[K]):
@@ -69,16 +81,21 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
+        self.families: list[Family] = []
+        """What there is, besides what every process tells of itself."""
         self._refreshers: list[Callable[[], None]] = []
         self._events: set[str] = set()
 
         def counter(name: str, text: str, *labels: str) -> Counter:
+            self.families.append(Family(f"ewms_tms_{name}_total", "counter", text, labels))
             return Counter(f"ewms_tms_{name}", text, labels, registry=registry)
 
         def gauge(name: str, text: str, *labels: str) -> Gauge:
+            self.families.append(Family(f"ewms_tms_{name}", "gauge", text, labels))
             return Gauge(f"ewms_tms_{name}", text, labels, registry=registry)
 
         def histogram(name: str, text: str, *labels: str) -> Histogram:
+            self.families.append(Family(f"ewms_tms_{name}", "histogram", text, labels))
             return Histogram(f"ewms_tms_{name}", text, labels, registry=registry, buckets=_SECONDS)
 
         # --- counted by the stations ---
@@ -112,6 +129,7 @@ class Metrics:
         self._log_events = counter("log_events", "Warnings and errors in the log, by their text", "level", "event")
         self._wms = histogram("wms_seconds", "Attempts of calls to the WMS", "call", "outcome")
         self._schedd = histogram("schedd_seconds", "Calls to the schedd", "call", "outcome")
+        self.families.append(Family("ewms_tms_info", "gauge", "1, and which TMS it is", ("version",)))
         Info("ewms_tms", "The TMS", registry=registry).info({"version": version("ewms-htcondor")})
         ProcessCollector(registry=registry)
         self._told_all_at = trio.current_time()
