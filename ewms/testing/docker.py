@@ -32,7 +32,9 @@ TASK_IMAGE: Final = "ewms-task:1"
 CGROUP_PREFIX: Final = "ewms-docker-"
 _START_DEADLINE_S: Final = 60
 _POLL_S: Final = 0.1
-_IMPORT: Final = 'tar -C "$1" --exclude=./dev -c . | docker import --change "ENV LC_ALL=C.UTF-8" - "$2"'
+_IMPORT: Final = (
+    'tar -C "$1" --exclude=./dev --exclude=apptainer -c . | docker import --change "ENV LC_ALL=C.UTF-8" - "$2"'
+)
 
 
 @attrs.frozen(kw_only=True)

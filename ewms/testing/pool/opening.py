@@ -228,7 +228,7 @@ class _Assembly:
 
     async def images(self) -> None:
         root = await self.kit.root("pilot-root")
-        packages = await self.kit.site(RootPython.of(root), "pilot", self.wheel)
+        packages = await self.kit.site(RootPython.of(root), "nats", self.wheel)
         await self._entered.wait()
         inside = self._inside
         await inside.bind(await self.kit.image("task", root, inside), _TASK_IMAGE)

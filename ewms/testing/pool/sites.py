@@ -67,6 +67,7 @@ async def site(
             log=scratch.log,
         )
         _remove_ourselves(scratch.new)
+        _slim(scratch.new)
         await _compile(scratch.new, python, progress, scratch.log)
 
     async with cached(cache_dir / f"{extra}-needs", needs, build_needs, progress=progress) as needed:
@@ -102,6 +103,12 @@ def _remove_ourselves(target: Path) -> None:
     for path in target.iterdir():
         if ours.fullmatch(path.name):
             shutil.rmtree(path)
+
+
+def _slim(target: Path) -> None:
+    """Leave out what only PyPy uses: half of all that a pilot needs."""
+    for path in target.glob("zstandard/*cffi*"):
+        path.unlink()
 
 
 def _unpack(wheel: Path, target: Path) -> None:
