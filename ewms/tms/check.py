@@ -151,7 +151,7 @@ def check_sites(path: Path | None) -> list[Finding]:
     except sitefile.SiteFileError as error:
         advice = "correct it: the TMS would not start, and a running one keeps the sites that it knows"
         return [Finding("excluded sites", "failed", f"{path}: {error}", advice)]
-    return [Finding("excluded sites", "ok", f"{path} has {len(sites)} sites")]
+    return [Finding("excluded sites", "ok", f"{path} names {len(sites)}")]
 
 
 def check_port(port: int | None) -> list[Finding]:

@@ -12,8 +12,8 @@ EVER: Final = 100 * 366 * 24 * HOUR
 """For a tally that forgets nothing: old logs are read to know what was."""
 _HOSTS_SHOWN: Final = 20
 
-SITES_HEAD: Final = ("site", "runs", "failed", f"within {QUICK} s", "hours")
-HOSTS_HEAD: Final = ("host", "site", "runs", "failed", f"within {QUICK} s", "hours")
+SITES_HEAD: Final = ("site", "runs", "failed", f"within {QUICK} s", "busy hours")
+HOSTS_HEAD: Final = ("host", "site", "runs", "failed", f"within {QUICK} s", "busy hours")
 
 
 @attrs.frozen
