@@ -43,6 +43,8 @@ PR_SET_CHILD_SUBREAPER = 36
 SWEEP_DEADLINE_S = 20.0
 """A process that does not die of SIGKILL for so long hangs in the kernel; it is named and left."""
 _POLL_S = 0.005
+_LEAVING_S = 0.02
+_MANY = 4096
 _CHANGEABLE = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -113,8 +115,8 @@ def _supervise(pilot: socket.socket) -> None:
     except OSError:
         ended = None
     if ended is None:
-        ended = _terminate(main_pid, request["term_wait"])
-    ended, swept, survivors = _sweep(main_pid, ended)
+        ended = _terminate(main_pid, request["term_wait"], wakeups)
+    ended, swept, survivors = _sweep(main_pid, ended, wakeups)
     _send(pilot, _result(ended, swept, survivors))
 
 
@@ -179,7 +181,7 @@ def _wait(main_pid: int, pilot: socket.socket, wakeups: int) -> Ended | None:
     while True:
         ready = [fd for fd, _ in poll.poll()]
         if wakeups in ready:
-            os.read(wakeups, 4096)
+            os.read(wakeups, _MANY)
             ended = _reap(main_pid, None)[0]
             if ended is not None:
                 return ended
@@ -187,7 +189,7 @@ def _wait(main_pid: int, pilot: socket.socket, wakeups: int) -> Ended | None:
             return None
 
 
-def _terminate(main_pid: int, wait_s: float) -> Ended | None:
+def _terminate(main_pid: int, wait_s: float, wakeups: int) -> Ended | None:
     for pid in _descendants(os.getpid()):
         _kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + wait_s
@@ -196,23 +198,31 @@ def _terminate(main_pid: int, wait_s: float) -> Ended | None:
         ended, children = _reap(main_pid, ended)
         if not children:
             break
-        time.sleep(_POLL_S)
+        _until_a_child_ends(wakeups, deadline - time.monotonic())
     return ended
 
 
-def _sweep(main_pid: int, ended: Ended | None) -> tuple[Ended | None, set[int], list[int]]:
+def _sweep(main_pid: int, ended: Ended | None, wakeups: int) -> tuple[Ended | None, set[int], list[int]]:
     """Kill all that is left below this supervisor, again and again: what is killed may have forked meanwhile."""
     swept: set[int] = set()
     deadline = time.monotonic() + SWEEP_DEADLINE_S
     ended, children = _reap(main_pid, ended)
+    if children:  # the first process of a container may be on its way out already
+        _until_a_child_ends(wakeups, _LEAVING_S)
+        ended, children = _reap(main_pid, ended)
     while children and time.monotonic() < deadline:
         for pid in _descendants(os.getpid()):
             _kill(pid, signal.SIGKILL)
             swept.add(pid)
-        time.sleep(_POLL_S)
+        _until_a_child_ends(wakeups, _POLL_S)
         ended, children = _reap(main_pid, ended)
     # Without children there are no descendants: orphans would be ours. It saves a look at the whole of /proc.
     return ended, swept, _descendants(os.getpid()) if children else []
+
+
+def _until_a_child_ends(wakeups: int, at_most_s: float) -> None:
+    if select.select([wakeups], [], [], max(0.0, at_most_s))[0]:
+        os.read(wakeups, _MANY)
 
 
 def _reap(main_pid: int, ended: Ended | None) -> tuple[Ended | None, bool]:
