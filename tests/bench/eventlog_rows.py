@@ -1,14 +1,25 @@
-"""Reading and tallying a day's job event log, against HTCondor's own reader and against touching every byte."""
+"""Reading and tallying job event logs, against HTCondor's own reader and against touching every byte."""
 
+import json
+import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import daylog
-from measure import Goal, Row, Setup, rate
+from children import DAY, LOG, figure, living
+from measure import Contender, Goal, Row, Setup, rate, seconds
 
+from ewms.tms.board import Board
+from ewms.tms.eventlog import checkpoint
 from ewms.tms.eventlog.reader import Position, read_on
 from ewms.tms.eventlog.tally import Tally
+from ewms.tms.report import first_batch
+from ewms.tms.sites import SiteTally
+
+ROUNDS = 100
 
 _JEL = "htcondor2.JobEventLog, iteration only"
 _HTCONDORS_READER = """
@@ -21,30 +32,44 @@ print(time.perf_counter() - started)
 
 
 def rows(setup: Setup) -> list[Row]:
-    """The rows of this group; the day is written first."""
+    """The rows of this group; their logs are written first."""
     path = setup.directory / "day.tms.jel"
     events = daylog.write(path, daylog.Day.of(20_000 if setup.quick else 600_000))
     setup.say(f"a day of {events:,} events, {path.stat().st_size / 1e6:.0f} MB")
+
+    def jel() -> float:
+        return events / _htcondors_reader(path)
+
     return [
         Row(
             "job event log, read and tallied",
             "events/s",
             {
                 "ours": rate(events, lambda: tally(path)),
-                _JEL: lambda: events / _htcondors_reader(path),
+                _JEL: jel,
                 "grep -c": rate(events, lambda: grep(path)),
             },
             [Goal(1_000_000), Goal(8, _JEL)],
-        )
+        ),
+        Row(
+            "the same, and failures counted by site and host",
+            "events/s",
+            {"ours": rate(events, lambda: tally(path, SiteTally())), _JEL: jel},
+        ),
+        *_first_reports(setup),
+        *_memory(setup),
+        *_one_change(setup),
     ]
 
 
-def tally(path: Path) -> Tally:
+def tally(path: Path, sites: SiteTally | None = None) -> Tally:
     """All of a log, in the watcher's own batches."""
-    result, position, more = Tally(), Position(), True
+    result, position, more = Tally(DAY), Position(), True
     while more:
         piece = read_on(path, position)
-        result.feed(piece.data)
+        found = result.feed(piece.data)
+        if sites is not None:
+            sites.take(found, DAY)
         position, more = piece.position, piece.more
     return result
 
@@ -58,3 +83,105 @@ def _htcondors_reader(path: Path) -> float:
     # A process of its own: a second iteration in one process would find warm caches.
     command = [sys.executable, "-c", _HTCONDORS_READER, str(path)]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+# --- a start ---
+
+
+def _first_reports(setup: Setup) -> list[Row]:
+    directory = setup.directory / "large"
+    directory.mkdir()
+    events = daylog.write(directory / LOG, daylog.Day.of(20_000 if setup.quick else 10_000_000))
+    size = (directory / LOG).stat().st_size
+    setup.say(f"a large day of {events:,} events, {size / 1e6:.0f} MB")
+
+    def start(*, anew: bool) -> float:
+        for path in directory.iterdir():
+            if path.name != LOG and anew:
+                shutil.rmtree(path)
+        # The child imports the WMS's stand-in, too; so its imports do not count, but what a TMS imports does.
+        imports = seconds(lambda: subprocess.run([sys.executable, "-c", "import ewms.tms.service"], check=True))()
+        return imports + figure("first_report", directory)
+
+    name = f"from the start of a TMS to its first report, {events:,} events"
+    return [
+        Row(f"{name}, no checkpoint", "s", {"ours": lambda: start(anew=True)}, [Goal(12)], less_is_better=True),
+        Row(f"{name}, checkpoint", "s", {"ours": lambda: start(anew=False)}, [Goal(1)], less_is_better=True),
+    ]
+
+
+# --- memory ---
+
+
+def _memory(setup: Setup) -> list[Row]:
+    jobs = 20_000 if setup.quick else 400_000
+    return [
+        Row(
+            "memory of a living job, beyond the base",
+            "bytes",
+            {"ours": lambda: figure("memory", jobs)},
+            [Goal(120)],
+            less_is_better=True,
+        ),
+        Row(
+            "memory that an ended job leaves, its cluster gone",
+            "bytes",
+            {"ours": lambda: figure("memory_after", jobs)},
+            less_is_better=True,
+        ),
+    ]
+
+
+# --- one job of a million ---
+
+
+def _one_change(setup: Setup) -> list[Row]:
+    jobs = 20_000 if setup.quick else 1_000_000
+    board, sites = Board(), SiteTally()
+    result = board.tally(LOG)
+    for piece in living(jobs):
+        sites.take(result.feed(piece), DAY)
+    board.accepted(board.changed())
+    result.dump(), sites.dump()
+
+    def change(number: int) -> None:
+        event = ("004", "Job was evicted.") if number % 2 else ("001", "Job executing on host: <x>")
+        data = f"{event[0]} (201.007.000) {DAY} 11:00:00Z {event[1]}\n...\n".encode()
+        sites.take(result.feed(data), DAY)
+
+    def report() -> None:
+        batch = first_batch(board.changes())
+        assert len(batch) == 1
+        json.dumps({each.uuid: [each.compound_statuses, each.top_task_errors] for each in batch})
+        board.accepted(batch)
+
+    def save() -> None:
+        path = setup.directory / "checkpoint"
+        checkpoint.save(path, checkpoint.dump(checkpoint.Checkpoint(Position(), result, sites)))
+
+    return [
+        Row(
+            f"one changed job among {jobs:,}: from its line to the body of the report, CPU",
+            "ms",
+            {"ours": _cpu(change, report)},
+            [Goal(1)],
+            less_is_better=True,
+        ),
+        Row(
+            f"one changed job among {jobs:,}: its checkpoint, CPU",
+            "ms",
+            {"ours": _cpu(change, save)},
+            less_is_better=True,
+        ),
+    ]
+
+
+def _cpu(change: Callable[[int], None], work: Callable[[], None]) -> Contender:
+    def run() -> float:
+        started = time.process_time()
+        for number in range(ROUNDS):
+            change(number)
+            work()
+        return 1000 * (time.process_time() - started) / ROUNDS
+
+    return run

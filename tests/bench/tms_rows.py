@@ -14,19 +14,18 @@ import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
+import delay_rows
 import structlog
 import trio
 from measure import Contender, Goal, Row, Setup
+from seeding import document, introduce, until
 from tms_virtual import World, open_world
-
-from ewms.testing.fakeschedd import FakeCluster
-from ewms.testing.wms.phases import Document
-from ewms.tms.entries import Entry
 
 JOBS = 20
 """Workers of each taskforce."""
+DAYS = 5
+"""Logs that they are in."""
 FEW = 100
 QUIET = 5
 """Seconds in which nothing happens."""
@@ -53,6 +52,7 @@ def rows(setup: Setup) -> list[Row]:
         row("stop orders carried out and completed", "ms each", stops, drain_stops, time.perf_counter),
         row("a change in each log and its report, CPU", "ms each", 3, report_changes, time.process_time),
         row("nothing happens, CPU", "ms per s", QUIET, be_quiet, time.process_time),
+        *delay_rows.rows(setup),
     ]
 
 
@@ -74,15 +74,6 @@ async def run(directory: Path, known: int, work: Work, units: int, clock: Clock)
             started = clock()
             await work(world, seeded, units)
             return clock() - started
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110  nothing tells of a change at the stand-in
-        await trio.sleep(0.005)
-
-
-def document(world: World, uuid: str) -> Document:
-    return world.bench.standin.state.taskforce_document(uuid)
 
 
 # --- the work ---
@@ -120,33 +111,15 @@ def has_running(world: World, uuid: str, count: int) -> bool:
 
 def known_taskforces(world: World, job_dir: Path, count: int) -> list[str]:
     """Running taskforces, as the WMS, the ledger, the schedd and the logs of five days know them."""
-    state, schedd, ledger = world.bench.standin.state, world.bench.schedd, world.ctx.ledger
-    pattern = document(world, world.bench.order(n_workers=JOBS))
-    logs: dict[Path, list[str]] = {}
-    uuids = []
-    for cluster_id in range(1, count + 1):
-        uuid = pattern["taskforce_uuid"] if cluster_id == 1 else f"TF-known-{cluster_id}"
-        log = job_dir / f"2026-11-{10 + cluster_id % 5}.tms.jel"
-        there: dict[str, Any] = {"phase": "condor-submit", "cluster_id": cluster_id, "job_event_log_fpath": str(log)}
-        state.store.save([("taskforces", {**pattern, "taskforce_uuid": uuid, **there})])
-        now = time.time()
-        ledger.write_now(
-            Entry(
-                taskforce_uuid=uuid,
-                log_path=str(log),
-                n_workers=JOBS,
-                intended_at=now,
-                cluster_id=cluster_id,
-                confirmed_at=now,
-            )
+    clusters = {f"TF-known-{cluster_id}": cluster_id for cluster_id in range(1, count + 1)}
+    for day in range(DAYS):
+        log = job_dir / f"2026-11-{10 + day}.tms.jel"
+        there = {uuid: cluster_id for uuid, cluster_id in clusters.items() if cluster_id % DAYS == day}
+        introduce(world, log, there, workers=JOBS)
+        log.write_text(
+            "".join(event for uuid, cluster_id in there.items() for event in submit_events(cluster_id, uuid))
         )
-        schedd.clusters[cluster_id] = FakeCluster(cluster_id, uuid, {"log": str(log)}, JOBS)
-        logs.setdefault(log, []).extend(submit_events(cluster_id, uuid))
-        uuids.append(uuid)
-    for log, events in logs.items():
-        log.write_text("".join(events))
-    schedd.next_cluster_id = count + 1
-    return uuids
+    return list(clusters)
 
 
 def submit_events(cluster_id: int, uuid: str) -> list[str]:

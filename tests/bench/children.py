@@ -1,0 +1,142 @@
+"""What must be measured in a process of its own: `python children.py NAME ARGUMENTS` prints one figure."""
+
+import gc
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import daylog
+import structlog
+import trio
+from seeding import introduce, until
+from tms_virtual import World, open_world
+
+from ewms.tms.eventlog.tally import Tally
+from ewms.tms.sites import SiteTally
+
+DAY = datetime.fromtimestamp(daylog.START, UTC).date()
+LOG = f"{DAY}.tms.jel"
+_PER_CLUSTER = 20_000
+
+
+def figure(name: str, *arguments: object) -> float:
+    """Run one of these in a new process; what it prints."""
+    command = [sys.executable, __file__, name, *map(str, arguments)]
+    return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+
+
+# --- a whole TMS, from the start of its process ---
+
+
+def first_report(directory: str) -> float:
+    """Seconds from a TMS's start, everything imported, until the WMS knows of all taskforces of a day's log."""
+    uuids = {cluster: daylog.uuid_of(cluster) for cluster in range(101, 121)}
+
+    async def until_told(world: World, started: float) -> float:
+        documents = world.bench.standin.state.taskforce_document
+        await until(lambda: all(documents(uuid)["compound_statuses"] for uuid in uuids.values()))
+        return time.perf_counter() - started
+
+    return trio.run(_in_world, Path(directory), uuids, until_told)
+
+
+def idle(directory: str, seconds: str) -> float:
+    """Percent of a core that a TMS with an operator's pace needs when nothing happens."""
+
+    async def rest(_world: World, _started: float) -> float:
+        await trio.sleep(3)  # what a start still does
+        used = time.process_time()
+        await trio.sleep(float(seconds))
+        return 100 * (time.process_time() - used) / float(seconds)
+
+    return trio.run(_in_world, Path(directory), {}, rest)
+
+
+async def _in_world(directory: Path, uuids: dict[int, str], work: Callable[[World, float], Awaitable[float]]) -> float:
+    started = 0.0
+
+    def seed(world: World) -> None:
+        nonlocal started
+        introduce(world, directory / LOG, {uuid: cluster for cluster, uuid in uuids.items()}, workers=1000)
+        started = time.perf_counter()
+
+    async with open_world(directory, before=seed) as world:
+        return await work(world, started)
+
+
+# --- memory ---
+
+
+def memory(jobs: str, *, ended: str = "") -> float:
+    """Resident bytes per job that lives, or, of an ended one, that stay."""
+    tally, sites = Tally(DAY), SiteTally()
+    for piece in living(1_000):  # what is there once, and for one job
+        sites.take(tally.feed(piece), DAY)
+    before = _resident()
+    for piece in living(int(jobs)):
+        sites.take(tally.feed(piece), DAY)
+    del piece
+    if ended:
+        for piece in ending(int(jobs)):
+            sites.take(tally.feed(piece), DAY)
+        del piece
+    gc.collect()
+    return (_resident() - before) / int(jobs)
+
+
+def _resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def living(jobs: int) -> Iterator[bytes]:
+    """Events of jobs that run, in clusters of 20,000; each fifth has told an error."""
+    for first in range(0, jobs, 1000):
+        cluster = 201 + first // _PER_CLUSTER
+        texts = []
+        for proc in range(first % _PER_CLUSTER, min(jobs, first + 1000) - first + first % _PER_CLUSTER):
+            texts += [
+                ("000", proc, f"Job submitted from host: <x>\n    EWMSTaskforceUUID={daylog.uuid_of(cluster)}"),
+                ("001", proc, f"Job executing on host: <x>\n\tSlotName: slot1_1@{host(proc)}"),
+                ("008", proc, f'HTChirpEWMSPilotSite: "Site{proc % 40}"'),
+                ("008", proc, f'HTChirpEWMSPilotHost: "{host(proc)}"'),
+                ("008", proc, 'HTChirpEWMSPilotStatus: "Tasking"'),
+            ]
+            if proc % 5 == 0:
+                texts.append(("008", proc, f'HTChirpEWMSPilotError: "task failed (exit code 1): bad frame {proc}"'))
+        yield _events(cluster, texts)
+
+
+def host(proc: int) -> str:
+    return f"ep{proc % 400}.example.org"
+
+
+def ending(jobs: int) -> Iterator[bytes]:
+    """The ends of these jobs and clusters."""
+    for first in range(0, jobs, _PER_CLUSTER):
+        cluster = 201 + first // _PER_CLUSTER
+        for begin in range(0, _PER_CLUSTER, 1000):
+            yield _events(cluster, [("009", proc, "Job was aborted.") for proc in range(begin, begin + 1000)])
+        yield _events(cluster, [("036", -1, "Cluster removed")])
+
+
+def _events(cluster: int, texts: list[tuple[str, int, str]]) -> bytes:
+    when = f"{DAY} 10:00:00Z"
+    return "".join(f"{number} ({cluster}.{proc:03d}.000) {when} {text}\n...\n" for number, proc, text in texts).encode()
+
+
+NAMES: dict[str, Callable[..., float]] = {
+    "first_report": first_report,
+    "idle": idle,
+    "memory": memory,
+    "memory_after": lambda jobs: memory(jobs, ended="yes"),
+}
+
+if __name__ == "__main__":
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    name, *arguments = sys.argv[1:]
+    print(NAMES[name](*arguments))
