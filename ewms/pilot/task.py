@@ -2,6 +2,7 @@
 
 import math
 import sys
+from contextlib import AsyncExitStack
 from itertools import count
 from pathlib import Path
 from typing import IO, Final
@@ -48,8 +49,10 @@ class Tasks:
     resources: Resources = attrs.field(factory=Resources)
     _numbers: "count[int]" = attrs.field(factory=lambda: count(1), init=False)
 
-    async def run(self, event: events.Event) -> bytes | None:
+    async def run(self, event: events.Event, afterwards: AsyncExitStack) -> bytes | None:
         """Run one task; what its outfile holds, None if there is none.
+
+        What nobody waits for (removing its files, telling that it succeeded) is left to `afterwards`.
 
         Raises:
             TaskError: it failed; its files are kept, its stdout and stderr are shown.
@@ -64,69 +67,94 @@ class Tasks:
             extension(self.settings.infile_ext),
             extension(self.settings.outfile_ext),
         )
-        failed = False
-        began = trio.current_time()
-        meter = containment.Meter()
+        run = _Run(task)
+        afterwards.push_async_callback(self._clean, run)
         try:
             self.data.write_infile(task, infile)
-            output = await self._contained(task, meter)
+            output = await self._contained(run)
         except TaskError as error:
-            failed = True
+            run.failed = True
             self._check_room(task, error)
-            used = self._count(task, meter, began)
+            used = self._count(run)
             log.info("task failed", task=task.run_id, **used.as_dict(), error=last_line(redact(str(error))))
             raise
         except Interrupted:
-            log.info("task stopped", task=task.run_id, **_used(task, meter, began).as_dict())
+            log.info("task stopped", task=task.run_id, **run.used().as_dict())
             raise
         else:
-            log.info("task done", task=task.run_id, **self._count(task, meter, began).as_dict())
+            run.wall_s = trio.current_time() - run.began
+            afterwards.callback(self._tell_success, run)
             return output
         finally:
-            if failed or self.settings.dump_task_output:
+            if run.failed or self.settings.dump_task_output:
                 dump(task)
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + CLEANING_LIMIT_S):
-                await self._clean(task, failed=failed)
 
     def _check_room(self, task: TaskDirectory, error: TaskError) -> None:
         """Raise `DataDirectoryError` if the disk is full, and not by this task alone."""
         if self.data.room() + tree_size(task.root) < self.settings.min_free_disk:
             raise DataDirectoryError(f"the disk is full ({self.data.room()} bytes are free): {error}") from error
 
-    def _count(self, task: TaskDirectory, meter: containment.Meter, began: float) -> Used:
-        used = _used(task, meter, began)
+    def _tell_success(self, run: "_Run") -> None:
+        log.info("task done", task=run.task.run_id, **self._count(run).as_dict())
+
+    def _count(self, run: "_Run") -> Used:
+        used = run.used()
         self.resources.add(used)
         return used
 
-    async def _contained(self, task: TaskDirectory, meter: containment.Meter) -> bytes | None:
+    async def _contained(self, run: "_Run") -> bytes | None:
+        task, io = run.task, task_io_mount(run.task)
         with self.stopping.task() as scope:
             await containment.run(
                 self.platform,
                 self.recipe,
                 task,
-                mounts=(task_io_mount(task),),
-                paths=self._paths(task),
-                meter=meter,
+                mounts=(io,),
+                paths=self._paths(task, io),
+                meter=run.meter,
             )
         if scope.cancelled_caught:
             raise Interrupted
         return read_outfile(task.outfile, min(events.MAX_DATA_BYTES, self.recipe.limits.output or math.inf))
 
-    def _paths(self, task: TaskDirectory) -> containment.Paths:
-        inside = self.platform.path_inside(task_io_mount(task))
+    def _paths(self, task: TaskDirectory, io: Mount) -> containment.Paths:
+        inside = self.platform.path_inside(io)
         return containment.Paths(
             infile=str(inside / task.infile.name),
             outfile=str(inside / task.outfile.name),
             data_hub=str(self.platform.path_inside(hub_mount(self.data))),
         )
 
-    async def _clean(self, task: TaskDirectory, *, failed: bool) -> None:
-        if failed:
-            await self.data.keep(task)
-        elif self.settings.keep_all_task_files:
-            await self.data.drop_scratch(task)
-        else:
-            await self.data.drop(task)
+    async def _clean(self, run: "_Run") -> None:
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + CLEANING_LIMIT_S):
+            if run.failed:
+                await self.data.keep(run.task)
+            elif self.settings.keep_all_task_files:
+                await self.data.drop_scratch(run.task)
+            else:
+                await self.data.drop(run.task)
+
+
+@attrs.define
+class _Run:
+    """One run, and how it went."""
+
+    task: TaskDirectory
+    meter: containment.Meter = attrs.field(factory=containment.Meter)
+    began: float = attrs.field(factory=trio.current_time)
+    wall_s: float | None = None
+    """None as long as it has not succeeded."""
+    failed: bool = False
+
+    def used(self) -> Used:
+        """What it used until it succeeded, or until now."""
+        memory = self.meter.usage.peak_memory
+        return Used(
+            wall_s=trio.current_time() - self.began if self.wall_s is None else self.wall_s,
+            cpu_s=self.meter.usage.cpu_s,
+            memory_mb=None if memory is None else megabytes(memory),
+            scratch_mb=megabytes(tree_size(self.task.scratch) + tree_size(self.task.task_io)),
+        )
 
 
 def hub_mount(data: DataDirectory) -> Mount:
@@ -161,13 +189,3 @@ def _infile_of(event: events.Event, settings: PilotSettings) -> bytes:
 def _file_name_part(text: str) -> str:
     """As much of a foreign id as can stand in a file name."""
     return "".join(c if c.isascii() and c.isalnum() else "-" for c in text[:_ID_CHARS])
-
-
-def _used(task: TaskDirectory, meter: containment.Meter, began: float) -> Used:
-    memory = meter.usage.peak_memory
-    return Used(
-        wall_s=trio.current_time() - began,
-        cpu_s=meter.usage.cpu_s,
-        memory_mb=None if memory is None else megabytes(memory),
-        scratch_mb=megabytes(tree_size(task.scratch) + tree_size(task.task_io)),
-    )

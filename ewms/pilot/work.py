@@ -15,7 +15,7 @@
 import hashlib
 import math
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from typing import Final
 
 import attrs
@@ -57,6 +57,19 @@ class Outcome:
 
 
 @attrs.frozen(kw_only=True)
+class Taken:
+    """A delivery in work."""
+
+    source: Source
+    delivery: Delivery
+    event: events.Event
+    unreadable: str
+    """Why nobody can read it; "" if one can."""
+    afterwards: AsyncExitStack
+    """For what need not be done before the verdict; it is done in any case."""
+
+
+@attrs.frozen(kw_only=True)
 class Work:
     """What is done with each delivery."""
 
@@ -77,11 +90,13 @@ class Work:
         """Work on one delivery and give its verdict; held ones get theirs in `hand_back_held`."""
         event, unreadable = read(delivery)
         outcome = Outcome(verdict=source.hand_back)
-        with self._waited_for(event) as others:
-            try:
-                outcome = await self._outcome(source, delivery, event, unreadable, others)
-            finally:
-                await self._settle(outcome, source, delivery, event)  # noqa: ASYNC102  it is shielded inside
+        async with AsyncExitStack() as afterwards:
+            taken = Taken(source=source, delivery=delivery, event=event, unreadable=unreadable, afterwards=afterwards)
+            with self._waited_for(event) as others:
+                try:
+                    outcome = await self._outcome(taken, others)
+                finally:
+                    await self._settle(outcome, taken)  # noqa: ASYNC102  it is shielded inside
 
     async def hand_back_held(self) -> None:
         """Hand back the events that were not to be run here."""
@@ -103,20 +118,19 @@ class Work:
             if not all_of_it:
                 del self._running[event.event_id]
 
-    async def _settle(self, outcome: Outcome, source: Source, delivery: Delivery, event: events.Event) -> None:
+    async def _settle(self, outcome: Outcome, taken: Taken) -> None:
         if outcome.verdict is None:
-            self._held.append((source, delivery))
+            self._held.append((taken.source, taken.delivery))
             return
-        self.tally.handed_back += outcome.verdict == source.hand_back and not outcome.dropped
-        taken = await give(outcome.verdict, delivery)
+        self.tally.handed_back += outcome.verdict == taken.source.hand_back and not outcome.dropped
+        accepted = await give(outcome.verdict, taken.delivery)
         if outcome.settles is not None:
-            self.memory.settled(event, newer=outcome.settles, acked=taken)
-        elif outcome.again and taken:
-            self.memory.acked_again(event)
+            self.memory.settled(taken.event, newer=outcome.settles, acked=accepted)
+        elif outcome.again and accepted:
+            self.memory.acked_again(taken.event)
 
-    async def _outcome(
-        self, source: Source, delivery: Delivery, event: events.Event, unreadable: str, others: Sequence[trio.Event]
-    ) -> Outcome:
+    async def _outcome(self, taken: Taken, others: Sequence[trio.Event]) -> Outcome:
+        source, delivery, event = taken.source, taken.delivery, taken.event
         if delivery.returned:
             if others:
                 log.info("an event came back whose task still runs here; it waits for that", event_id=event.event_id)
@@ -130,36 +144,34 @@ class Work:
             return Outcome(verdict=source.hand_back, dropped=True)
         if self.stopping.evicted:
             return Outcome(verdict=source.hand_back)
-        return await self._outcome_of_new(source, delivery, event, unreadable)
+        return await self._outcome_of_new(taken)
 
-    async def _outcome_of_new(
-        self, source: Source, delivery: Delivery, event: events.Event, unreadable: str
-    ) -> Outcome:
+    async def _outcome_of_new(self, taken: Taken) -> Outcome:
+        event = taken.event
         if event.parked or event.failures >= self.settings.max_failures:
-            return await self._not_here(source, delivery, event, parked=True)
-        if unreadable:
-            return await self._failed(source, delivery, event, BadEvent(f"task failed: {unreadable}"), parks=True)
-        if delivery.returned >= self.settings.max_returns:
-            return await self._park_unrun(source, delivery, event)
+            return await self._not_here(taken, parked=True)
+        if taken.unreadable:
+            return await self._failed(taken, BadEvent(f"task failed: {taken.unreadable}"), parks=True)
+        if taken.delivery.returned >= self.settings.max_returns:
+            return await self._park_unrun(taken)
         if self.memory.failed_here(event):
-            return await self._not_here(source, delivery, event, parked=False)
-        return await self._run(source, delivery, event)
+            return await self._not_here(taken, parked=False)
+        return await self._run(taken)
 
-    async def _run(self, source: Source, delivery: Delivery, event: events.Event) -> Outcome:
-        began = trio.current_time()
+    async def _run(self, taken: Taken) -> Outcome:
+        event, began = taken.event, trio.current_time()
         self.memory.began()
         try:
-            output = await self.tasks.run(event)
+            output = await self.tasks.run(event, taken.afterwards)
             if output is not None:
                 await self._publish(event, output, trio.current_time() - began)
         except Interrupted:
-            return Outcome(verdict=source.hand_back)
+            return Outcome(verdict=taken.source.hand_back)
         except TaskError as error:
-            parks = event.failures + 1 >= self.settings.max_failures
-            return await self._failed(source, delivery, event, error, parks=parks)
+            return await self._failed(taken, error, parks=event.failures + 1 >= self.settings.max_failures)
         self.tally.add_success(trio.current_time() - began)
         self._chirp_counts()
-        return Outcome(verdict=source.ack, settles=math.inf)
+        return Outcome(verdict=taken.source.ack, settles=math.inf)
 
     async def _publish(self, event: events.Event, output: bytes, wall: float) -> None:
         headers = events.output_headers(
@@ -175,10 +187,8 @@ class Work:
         except (events.EventError, PublishRefused) as error:
             raise BadOutput(f"task failed: {error}") from error
 
-    async def _failed(
-        self, source: Source, delivery: Delivery, event: events.Event, error: TaskError, *, parks: bool
-    ) -> Outcome:
-        text = str(error)
+    async def _failed(self, taken: Taken, error: TaskError, *, parks: bool) -> Outcome:
+        source, delivery, event, text = taken.source, taken.delivery, taken.event, str(error)
         self.memory.failed(event)
         self.tally.add_failure(text)
         self.report.error(text)
@@ -193,15 +203,17 @@ class Work:
             self._suspect_the_machine(error)
         return Outcome(verdict=source.ack, settles=event.failures + 1) if copied else Outcome(verdict=source.reject)
 
-    async def _park_unrun(self, source: Source, delivery: Delivery, event: events.Event) -> Outcome:
+    async def _park_unrun(self, taken: Taken) -> Outcome:
+        source, delivery, event = taken.source, taken.delivery, taken.event
         text = f"the event came back {delivery.returned} times without a verdict: it may kill pilots"
         if not await self.copies.failed(source, event, error=text, parked=True):
             return Outcome(verdict=None)
         self._tell_parked(event, text)
         return Outcome(verdict=source.ack, settles=event.failures + 1)
 
-    async def _not_here(self, source: Source, delivery: Delivery, event: events.Event, *, parked: bool) -> Outcome:
+    async def _not_here(self, taken: Taken, *, parked: bool) -> Outcome:
         """Let an event by that is not run here."""
+        source, delivery, event = taken.source, taken.delivery, taken.event
         self.tally.passed_on += parked
         body = unchanged(event)
         if parked and await self.copies.dead(event, body):

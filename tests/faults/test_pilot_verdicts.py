@@ -44,6 +44,22 @@ async def test_each_event_is_published_then_acked(autojump_clock: MockClock, wor
     assert world.diary[2:6] == ["container starts", "container is gone", "publish", "ack"]
 
 
+async def test_no_verdict_waits_for_the_removal_of_files(autojump_clock: MockClock, world: World) -> None:
+    seen: list[bool] = []
+
+    def is_there() -> bool:
+        return any(path.name != "data-hub" for path in (world.tmp_path / "ewms-pilot-data").glob("*/"))
+
+    async def look(_verdict: str, _delivery: Delivery) -> None:
+        seen.append(is_there())
+
+    world.on_verdict = look
+    world.put("x", "y")
+    assert await world.run() == ExitStatus.OK
+    assert seen == [True, True]
+    assert not is_there()
+
+
 async def test_an_output_goes_to_every_outgoing_queue_before_the_one_ack(
     autojump_clock: MockClock, world: World
 ) -> None:
