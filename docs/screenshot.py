@@ -58,6 +58,7 @@ def _overview(minutes: int) -> Overview:
             max(0, running - errors),
             texts,
             trouble,
+            is_blocked=trouble.startswith("no further"),
         )
         for n, (running, held, errors, trouble, texts) in enumerate(_TROUBLE)
     ]

@@ -14,7 +14,7 @@ from ewms.tms.context import Context
 from ewms.tms.liveness import Pulse
 from ewms.tms.metrics import CONTENT_TYPE, Metrics
 from ewms.tms.outbox import Stage
-from ewms.tms.overview import Overview, Row, dump, overview, row_of
+from ewms.tms.overview import Overview, Row, blocked, dump, overview, row_of
 from ewms.tms.page import Page, serve_pages
 from ewms.tms.settings import Settings
 from ewms.tms.systemd import Notifier, keep_informed
@@ -109,4 +109,4 @@ def _overview(ctx: Context) -> Overview:
 def _row(ctx: Context, stage: Stage, uuid: str) -> Row:
     report = ctx.board.report(uuid)
     row = Row(uuid, stage.value) if report is None else row_of(stage.value, report)
-    return attrs.evolve(row, trouble="the WMS does not take its end") if stage is Stage.REFUSED else row
+    return blocked(row, "the WMS does not take its end") if stage is Stage.REFUSED else row

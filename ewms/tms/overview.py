@@ -37,6 +37,8 @@ class Row:
     """Task errors, and how many jobs have each."""
     trouble: str = ""
     """Why no more workers come, or why some are held, or what else keeps it from its end; "" when nothing does."""
+    is_blocked: bool = False
+    """It does not go on by itself, however its workers are: that is what `trouble` says then."""
     has_ended: bool = False
     """Its cluster has left the queue: what its jobs had is history."""
 
@@ -48,7 +50,7 @@ class Row:
     @property
     def is_in_trouble(self) -> bool:
         """Whether somebody should look at it."""
-        return bool(self.trouble or (self.bad and not self.has_ended))
+        return self.is_blocked or (self.bad > 0 and not self.has_ended)
 
 
 @attrs.frozen
@@ -63,7 +65,7 @@ class Overview:
     errors: Mapping[str, int] = attrs.field(factory=dict)
     """The most common errors of all those, one text of each group, and how many jobs have one."""
     rows: tuple[Row, ...] = ()
-    """In trouble first, the worst of them on top; then the busiest; what has ended last."""
+    """What does not go on by itself, then what has most bad workers; then the busiest; what has ended last."""
 
     @property
     def taskforces(self) -> int:
@@ -84,12 +86,18 @@ def row_of(stage: str, report: TaskforceReport) -> Row:
             holds[reason] += count
         if word == JobStatus.RUNNING:
             tasking += by_pilot.get(PilotStatus.TASKING, 0)
-    trouble = f"held: {max(holds, key=holds.__getitem__)}" if holds else ""
-    if report.materialization_failure is not None:
-        trouble = f"no further workers: {report.materialization_failure}"
     has_ended = report.completed_at is not None
-    errors = report.top_task_errors
-    return Row(report.uuid, stage, report.cluster_id, workers, tasking, errors, "" if has_ended else trouble, has_ended)
+    row = Row(report.uuid, stage, report.cluster_id, workers, tasking, report.top_task_errors, has_ended=has_ended)
+    if has_ended:
+        return row
+    if report.materialization_failure is not None:
+        return blocked(row, f"no further workers: {report.materialization_failure}")
+    return attrs.evolve(row, trouble=f"held: {max(holds, key=holds.__getitem__)}") if holds else row
+
+
+def blocked(row: Row, trouble: str) -> Row:
+    """The taskforce, which does not go on by itself, and why."""
+    return attrs.evolve(row, trouble=trouble, is_blocked=True)
 
 
 def overview(rows: Iterable[Row], limit: int = ROWS) -> Overview:
@@ -116,7 +124,7 @@ def overview(rows: Iterable[Row], limit: int = ROWS) -> Overview:
 
 def _urgency(row: Row) -> tuple[object, ...]:
     running, idle = row.workers.get(JobStatus.RUNNING, 0), row.workers.get(JobStatus.IDLE, 0)
-    return not row.is_in_trouble, row.has_ended, -row.bad, -running, -idle, row.uuid
+    return not row.is_blocked, not row.is_in_trouble, row.has_ended, -row.bad, -running, -idle, row.uuid
 
 
 # --- as JSON ---

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 import attrs
+from rich.columns import Columns
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
@@ -16,8 +17,6 @@ from ewms.tms.top.model import CallRates, Site, Snapshot, View, seconds_text
 WIDE: Final = 120
 """From so many columns on, UUIDs are shown whole, and sites and errors stand side by side."""
 _FEWEST_ROWS: Final = 3
-_MORE: Final = 5
-"""Lines of sites, and of errors."""
 _SHORT_UUID: Final = 20
 _COLUMNS: Final = (
     ("run", JobStatus.RUNNING),
@@ -40,10 +39,12 @@ class Frame:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Head and foot take what they need, the taskforces what is left."""
         width, height = options.max_width, options.height or console.height
-        yield (head := Group(self._title(width), *self._head()))
+        # Sites, errors and alarms have a share of the lines each.
+        some = max(_FEWEST_ROWS, height // 8)
+        yield (head := Group(self._title(width), *self._head(some)))
         if (snapshot := self.view.snapshot) is None:
             return
-        foot = _foot(snapshot, width)
+        foot = _foot(snapshot, width, some)
         free = options.update(height=None)
         used = sum(len(console.render_lines(part, free)) for part in (head, foot))
         # Two lines are the table's head and the count of the rest.
@@ -64,7 +65,7 @@ class Frame:
         table.add_row(_text("ewms top · " + " · ".join(parts), style), self.now.astimezone(UTC).strftime("%H:%M:%SZ"))
         return table
 
-    def _head(self) -> Iterator[RenderableType]:
+    def _head(self, most_alarms: int) -> Iterator[RenderableType]:
         table = Table.grid(padding=(0, 2, 0, 0))
         table.add_column(style="cyan", no_wrap=True)
         table.add_column()
@@ -77,23 +78,26 @@ class Frame:
             table.add_row("lag", _lag(snapshot))
             if snapshot.excluded:
                 table.add_row("avoided", _text(", ".join(snapshot.excluded)))
-        for alarm in self.view.alarms:
-            table.add_row(Text("!", "bold red"), _text(alarm, "red"))
+        alarms = self.view.alarms
+        for alarm in alarms[:most_alarms]:
+            table.add_row(Text("!", "bold red"), _text(alarm, "red", no_wrap=True))
+        if len(alarms) > most_alarms:
+            table.add_row("", f"… and {len(alarms) - most_alarms} more")
         yield table
 
 
 # --- the head ---
 
 
-def _workers(workers: Mapping[str, int], changes: Mapping[str, float] | None) -> Text:
-    line = Text()
+def _workers(workers: Mapping[str, int], changes: Mapping[str, float] | None) -> RenderableType:
+    parts = []
     for status in JobStatus:
         if count := workers.get(status, 0):
-            line.append(f"{status} {count:,}", _COLOURS.get(status, ""))
+            part = Text(f"{status} {count:,}", _COLOURS.get(status, ""))
             if changes and (change := round(changes.get(status, 0))):
-                line.append(f" ({change:+,}/min)", "dim")
-            line.append("  ")
-    return line or Text("none")
+                part.append(f" ({change:+,}/min)", "dim")
+            parts.append(part)
+    return Columns(parts, padding=(0, 2)) if parts else "none"
 
 
 def _stages(whole: Overview) -> Text:
@@ -169,8 +173,8 @@ def _rest(whole: Overview, shown: Sequence[Row]) -> Text:
 # --- the foot ---
 
 
-def _foot(snapshot: Snapshot, width: int) -> RenderableType:
-    sites, errors = _sites(snapshot), _errors(snapshot.overview)
+def _foot(snapshot: Snapshot, width: int, lines: int) -> RenderableType:
+    sites, errors = _sites(snapshot, lines), _errors(snapshot.overview, lines)
     if width < WIDE:
         return Group(*(part for part in (sites, errors) if part is not None))
     table = Table.grid(expand=True, padding=(0, 2, 0, 0))
@@ -180,12 +184,12 @@ def _foot(snapshot: Snapshot, width: int) -> RenderableType:
     return table
 
 
-def _sites(snapshot: Snapshot) -> Table | None:
+def _sites(snapshot: Snapshot, lines: int) -> Table | None:
     table = Table(box=None, expand=True, padding=(0, 1, 0, 0), header_style="bold reverse")
     table.add_column("site", no_wrap=True, overflow="ellipsis", ratio=1)
     table.add_column("runs ended", justify="right", no_wrap=True)
     table.add_column("failed", justify="right", no_wrap=True)
-    for site in snapshot.sites[:_MORE]:
+    for site in snapshot.sites[:lines]:
         table.add_row(_text(site.name), _count(site.runs), _failed(site), style=_style(site, snapshot))
     return table if snapshot.sites else None
 
@@ -198,11 +202,11 @@ def _style(site: Site, snapshot: Snapshot) -> str:
     return "red" if f"site {site.name}" in snapshot.suspicious else ""
 
 
-def _errors(whole: Overview) -> Table | None:
+def _errors(whole: Overview, lines: int) -> Table | None:
     table = Table(box=None, expand=True, padding=(0, 1, 0, 0), header_style="bold reverse")
     table.add_column("workers", justify="right", no_wrap=True)
     table.add_column("task error", no_wrap=True, overflow="ellipsis", ratio=1)
-    for text, count in [*whole.errors.items()][:_MORE]:
+    for text, count in [*whole.errors.items()][:lines]:
         table.add_row(_count(count), _text(text))
     return table if whole.errors else None
 
@@ -210,9 +214,9 @@ def _errors(whole: Overview) -> Table | None:
 # --- words ---
 
 
-def _text(text: str, style: str = "") -> Text:
+def _text(text: str, style: str = "", *, no_wrap: bool | None = None) -> Text:
     """What comes from others, as text and nothing else: no markup, no terminal's control sequence."""
-    return Text(_clean(text), style)
+    return Text(_clean(text), style, no_wrap=no_wrap, overflow="ellipsis" if no_wrap else None)
 
 
 def _clean(text: str) -> str:

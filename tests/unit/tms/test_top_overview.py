@@ -3,7 +3,7 @@
 import pytest
 
 from ewms.tms.board import TaskforceReport
-from ewms.tms.overview import Overview, Row, dump, load, overview, row_of
+from ewms.tms.overview import Overview, Row, blocked, dump, load, overview, row_of
 
 
 def report(uuid: str = "TF-1", **changes: object) -> TaskforceReport:
@@ -40,7 +40,7 @@ def test_what_has_ended_is_no_trouble_any_more() -> None:
 def test_trouble_first_then_the_busiest_then_what_has_ended() -> None:
     rows = [
         Row("TF-ended", "ending", workers={"COMPLETED": 99}, errors={"x": 9}, has_ended=True),
-        Row("TF-refused", "refused", trouble="the WMS does not take its end", has_ended=True),
+        blocked(Row("TF-refused", "refused", has_ended=True), "the WMS does not take its end"),
         Row("TF-waiting", "starting"),
         Row("TF-busy", "open", workers={"RUNNING": 500}),
         Row("TF-quiet", "open", workers={"RUNNING": 5}),
@@ -49,9 +49,9 @@ def test_trouble_first_then_the_busiest_then_what_has_ended() -> None:
     ]
     whole = overview(rows)
     assert [row.uuid.removeprefix("TF-") for row in whole.rows] == [
+        "refused",
         "held",
         "error",
-        "refused",
         "busy",
         "quiet",
         "waiting",
@@ -75,7 +75,9 @@ def test_errors_of_all_taskforces_are_grouped() -> None:
 
 
 def test_there_and_back_as_json() -> None:
-    whole = overview([Row("TF-1", "open", 7, {"RUNNING": 2}, 1, {"x": 1}, "held: y"), Row("TF-2", "starting")])
+    whole = overview(
+        [Row("TF-1", "open", 7, {"RUNNING": 2}, 1, {"x": 1}, "held: y"), blocked(Row("TF-2", "refused"), "z")]
+    )
     assert load(dump(whole)) == whole
     assert load(dump(Overview())) == Overview()
 

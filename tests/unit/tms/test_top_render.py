@@ -14,7 +14,15 @@ from ewms.tms.top.render import Frame
 
 NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
 ROWS = [
-    Row("TF-6b0244e1-8d41a391-28ee3db8-00000001", "open", 118, {"RUNNING": 40, "HELD": 12}, 40, {}, "held: no memory"),
+    Row(
+        "TF-6b0244e1-8d41a391-28ee3db8-00000001",
+        "open",
+        118,
+        {"RUNNING": 40, "HELD": 12},
+        40,
+        {},
+        "held: no memory " + "x" * 200,
+    ),
     Row("TF-6b0244e1-8d41a391-28ee3db8-00000002", "open", 119, {"RUNNING": 7}, 5, {"[red]bad\x1b[2J\nframe": 2}),
     *(Row(f"TF-busy-{n:04d}", "open", 200 + n, {"RUNNING": 9000 - n, "IDLE": 1}, 8000) for n in range(4000)),
     Row("TF-over", "ended", 3, {"COMPLETED": 5}, has_ended=True),
@@ -82,6 +90,16 @@ def test_the_rest_says_how_many_of_it_are_in_trouble() -> None:
     bad = [Row(f"TF-{n}", "open", n, {"HELD": 1}, 0, {}, "held: x") for n in range(900)]
     view = View("x", Snapshot(at=0, title="TMS", overview=overview(bad)))
     assert lines(view, 80, 20)[-1].startswith("… and 887 more, 887 of them in trouble")
+
+
+def test_many_alarms_leave_room_for_the_rest() -> None:
+    stuck = {f"child-{n}": 1000.0 for n in range(30)}
+    view = View("x", Snapshot(at=0, title="TMS", overview=overview(ROWS), stuck=stuck))
+    frame = lines(view, 80, 24)
+    assert len(frame) == 24
+    assert sum("shows no life" in line for line in frame) == 3
+    assert any("… and 27 more" in line for line in frame)
+    assert any("… and 3,99" in line for line in frame)
 
 
 def test_nothing_from_outside_reaches_the_terminal_as_a_command() -> None:
