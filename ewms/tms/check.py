@@ -176,6 +176,7 @@ async def _check_schedd(settings: Settings) -> tuple[str | None, list[Finding]]:
         try:
             name = settings.schedd_name or await schedd.param("FULL_HOSTNAME")
             await schedd.query("false", ["ClusterId"])
+            history = await check_history(schedd)
         except CondorError as error:
             advice = "is condor_schedd running here, does condor_q work for this user, is htcondor installed?"
             return settings.schedd_name, [*requirements, Finding("schedd", "failed", str(error), advice)]
@@ -184,7 +185,20 @@ async def _check_schedd(settings: Settings) -> tuple[str | None, list[Finding]]:
             *requirements,
             Finding("schedd", "failed", "HTCondor has no FULL_HOSTNAME", "set TMS_SCHEDD_NAME"),
         ]
-    return name, [*requirements, Finding("schedd", "ok", f"answers; its name towards the WMS is {name}")]
+    return name, [*requirements, Finding("schedd", "ok", f"answers; its name towards the WMS is {name}"), history]
+
+
+async def check_history(schedd: Schedd) -> Finding:
+    """The history is one of the places where a cluster is looked for that a crash may have left."""
+    try:
+        await schedd.history("true", ["ClusterId"], match=1)
+    except CondorError as error:
+        advice = (
+            "the TMS would look into its ledger, the queue and the logs only; for condor_history to work here HISTORY"
+            " must be set, and HISTORY_HELPER_MAX_CONCURRENCY not be 0"
+        )
+        return Finding("history", "warning", str(error), advice)
+    return Finding("history", "ok", "can be asked")
 
 
 async def _check_requirements(schedd: Schedd, settings: Settings) -> list[Finding]:

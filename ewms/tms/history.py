@@ -33,8 +33,8 @@ class History:
         self._is_said = False
         self._silent_since = self._last_silence = -math.inf
 
-    async def clusters(self, uuid: str, former: Collection[int]) -> list[Cluster] | None:
-        """As `lookup.in_history`; None when the history cannot be asked, so that the other witnesses have to do.
+    async def clusters(self, uuid: str, former: Collection[int]) -> list[Cluster]:
+        """As `lookup.in_history`; none when the history cannot be asked: the other witnesses have to do.
 
         Raises:
             CondorUnreachable: no answer yet; the queue has just answered, so ask again.
@@ -43,12 +43,12 @@ class History:
             found = await lookup.in_history(self._schedd, uuid, former)
         except (CondorRefused, CondorBroken) as refusal:
             self._say(str(refusal))
-            return None
+            return []
         except CondorUnreachable as trouble:
             if not self._is_silent_for_long():
                 raise
             self._say(f"no answer for {PATIENCE:g} s: {trouble}")
-            return None
+            return []
         self._unsay()
         return found
 

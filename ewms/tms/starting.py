@@ -163,14 +163,13 @@ async def _look_back(ctx: Context, uuid: str, log_path: str, former: Collection[
     found = await lookup.in_queue(ctx.schedd, uuid, former)
     if found:
         return found
-    in_history = await ctx.history.clusters(uuid, former)
-    if in_history:
-        return in_history
+    found = await ctx.history.clusters(uuid, former)
+    if found:
+        return found
     if log_path:
         return await lookup.in_log(Path(log_path), uuid, former)
-    if in_history is not None:
-        return []
-    # An earlier tool's, or an entry that is damaged: without the history any log of the directory may know it.
+    # An earlier tool's, or an entry that is damaged: any log of the directory may know it. A history that knows nothing
+    # is no proof: HTCondor looks through its last 50,000 jobs only, and finds none in files that are not there.
     await ctx.caught_up.wait()
     return [
         Cluster(cluster_id, str(ctx.settings.job_dir / log_name), 0)

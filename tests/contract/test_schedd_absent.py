@@ -1,12 +1,12 @@
 """A real schedd that is silent, gone, or back again: no call hangs, and each is told from a refusal."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
 
-from ewms.tms.condor.base import CondorUnreachable, Schedd
+from ewms.tms.condor.base import CondorRefused, CondorUnreachable, Schedd
 from ewms.tms.condor.schedd import open_schedd
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.pool
 
 BACK_WITHIN = 60
+EXTRA_CONFIG = "/etc/condor/config.d/99-test"
 
 
 @pytest.fixture
@@ -33,6 +34,38 @@ async def until_back(schedd: Schedd) -> None:
                 await trio.sleep(0.5)
             else:
                 return
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("HISTORY_HELPER_MAX_CONCURRENCY = 0", "has been disabled on this schedd"),
+        ("HISTORY =", "HISTORY undefined"),
+        ("HISTORY_HELPER = /nonexistent", "Failed to launch history helper"),
+    ],
+)
+async def test_a_history_that_the_schedd_does_not_give_is_a_refusal_in_its_own_words(
+    pool: "Pool", schedd: Schedd, line: str, words: str
+) -> None:
+    async def outcome() -> str:
+        try:
+            return str(await schedd.history("true", ["ClusterId"], match=1))
+        except CondorRefused as refusal:
+            return str(refusal)
+
+    async def until(expected: Callable[[str], bool]) -> None:
+        with trio.fail_after(BACK_WITHIN):
+            while not expected(await outcome()):  # noqa: ASYNC110  the schedd tells nobody when it has reread
+                await trio.sleep(0.5)
+
+    await pool.run(["sh", "-c", f"echo '{line}' > {EXTRA_CONFIG} && condor_reconfig -schedd"], user="root")
+    try:
+        await until(lambda seen: words in seen)
+        assert await schedd.query("false", ["ClusterId"]) == []
+    finally:
+        with trio.move_on_after(30, shield=True):
+            await pool.run(["sh", "-c", f"rm {EXTRA_CONFIG} && condor_reconfig -schedd"], user="root")
+    await until(lambda seen: seen.startswith("["))
 
 
 async def test_a_silent_schedd_costs_no_call_more_than_its_deadline(pool: "Pool", schedd: Schedd) -> None:

@@ -9,15 +9,30 @@ from typing import Any
 
 import attrs
 import pytest
+import trio
 from tms_bench import SCHEDD
 
+from ewms.testing.fakeschedd import FakeSchedd, Moment
 from ewms.testing.schedd import open_embedded_schedd
 from ewms.testing.wms import Fault, Standin, open_standin
-from ewms.tms.check import Finding, check_all, check_user, line, summary
+from ewms.tms.check import Finding, check_all, check_history, check_user, line, summary
+from ewms.tms.condor.base import CondorRefused
 from ewms.tms.lock import hold_lock
 from ewms.tms.settings import read
 
-ROWS = ["settings", "user", "directory", "one TMS", "disk space", "clock", "requirements", "schedd", "token", "WMS"]
+ROWS = [
+    "settings",
+    "user",
+    "directory",
+    "one TMS",
+    "disk space",
+    "clock",
+    "requirements",
+    "schedd",
+    "history",
+    "token",
+    "WMS",
+]
 
 
 @attrs.frozen
@@ -113,6 +128,19 @@ async def test_what_an_operator_should_look_at(ground: Ground, tmp_path: Path) -
     assert found["token"].verdict == "warning"
     assert "the WMS does not accept our token" in found["WMS"].seen  # it wants one
     assert not (tmp_path / "mistyped").exists()
+
+
+async def test_a_history_that_cannot_be_asked_is_no_reason_not_to_start() -> None:
+    async def refuse(called: str, _moment: Moment) -> None:
+        await trio.lowlevel.checkpoint()
+        if called == "history":
+            raise CondorRefused("Remote history has been disabled on this schedd")
+
+    schedd = FakeSchedd()
+    schedd.hook = refuse
+    found = await check_history(schedd)
+    assert (found.verdict, found.seen) == ("warning", "Remote history has been disabled on this schedd")
+    assert "HISTORY_HELPER_MAX_CONCURRENCY" in found.advice
 
 
 async def test_whose_the_jobs_are(ground: Ground) -> None:
