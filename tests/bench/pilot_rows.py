@@ -16,8 +16,12 @@ from ewms.testing.pool import PoolUnavailable
 
 MANY = int(os.environ.get("EWMS_BENCH_EVENTS", "100000"))
 SLOTS = (1, 2, 4, 8)
+FAST = {1: 100.0, 2: None, 4: 200.0}
+"""Slots → events/s that are wanted of directory images."""
 SECOND = "sh -c 'sleep 1; cp {{INFILE}} {{OUTFILE}}'"
 SECOND_ALONE = "sh -c 'sleep 1; cp {in} {out}'"
+
+BUBBLEWRAP = {"_EWMS_PILOT_CONTAINER_PLATFORM": "bwrap"}
 
 XARGS = "bare apptainer run, xargs -P N"
 PYPI = "ewms-pilot 1.0.5 (PyPI)"
@@ -30,9 +34,13 @@ CLIENT = "aiormq alone, asyncio"
 def throughput(setup: Setup) -> list[Row]:
     """Events a second, with Apptainer and default settings."""
     runs = _runs(setup)
-    count, seconds = (8, 1) if setup.quick else (120, 10)
-    copies = [_copies(runs, count, slots) for slots in (SLOTS[:1] if setup.quick else SLOTS)]
-    return copies + [_seconds(runs, seconds, slots) for slots in (SLOTS[2:3] if setup.quick else SLOTS)]
+    if setup.quick:
+        return [_copies(runs, 8, 1), _seconds(runs, 1, 4), _fast_copies(runs, 8, 4)]
+    return [
+        *(_copies(runs, 120, slots) for slots in SLOTS),
+        *(_seconds(runs, 10, slots) for slots in SLOTS),
+        *(_fast_copies(runs, 120, slots) for slots in FAST),
+    ]
 
 
 def cost(setup: Setup) -> list[Row]:
@@ -76,7 +84,11 @@ def cost(setup: Setup) -> list[Row]:
         Row(
             "exec to first task, directory image",
             "s",
-            {"ours": runs.first_task_s, PYPI: _pypi(runs.machine, runs.pypi_first_task_s)},
+            {
+                "ours, Apptainer": runs.first_task_s,
+                "ours, bubblewrap": partial(runs.first_task_s, **BUBBLEWRAP),
+                PYPI: _pypi(runs.machine, runs.pypi_first_task_s),
+            },
             [Goal(0.7)],
             less_is_better=True,
         ),
@@ -102,13 +114,28 @@ def _copies(runs: Runs, count: int, slots: int) -> Row:
     )
 
 
+def _fast_copies(runs: Runs, count: int, slots: int) -> Row:
+    """A directory image, and a launcher that costs little beside Apptainer."""
+    wanted = FAST[slots]
+    return Row(
+        f"cp, bubblewrap, {_at_a_time(slots)}",
+        "events/s",
+        {
+            "ours, bubblewrap": partial(runs.pilot_rate, 4 * count, slots, **BUBBLEWRAP),
+            XARGS: partial(runs.xargs_rate, count, slots),
+        },
+        [*([Goal(wanted)] if wanted else []), Goal(10, XARGS)],
+    )
+
+
 def _seconds(runs: Runs, seconds: int, slots: int) -> Row:
     count = slots * (seconds + 1)
     return Row(
         f"tasks of 1 s, {_at_a_time(slots)}",
         "events/s",
         {
-            "ours": partial(runs.pilot_rate, count, slots, SECOND),
+            "ours, bubblewrap": partial(runs.pilot_rate, count, slots, SECOND, **BUBBLEWRAP),
+            "ours, Apptainer": partial(runs.pilot_rate, count, slots, SECOND),
             IDEAL: lambda: float(slots),
             XARGS: partial(runs.xargs_rate, count, slots, SECOND_ALONE),
         },

@@ -20,6 +20,7 @@ from ewms.pilot import events
 from ewms.testing.pool.rabbitmq import USER as BROKER_USER
 
 COPY = "cp {{INFILE}} {{OUTFILE}}"
+APPTAINER = {"_EWMS_PILOT_CONTAINER_PLATFORM": "apptainer"}
 POLL_S = 0.02
 PATIENCE_S = 600
 
@@ -36,7 +37,7 @@ class Runs:
     def pilot_rate(self, count: int, slots: int, args: str = COPY, **settings: str) -> float:
         """Events/s of ours."""
         with self._queues(count) as queues:
-            environment = queues.settings(slots, args) | {"_EWMS_PILOT_CONTAINER_PLATFORM": "apptainer"} | settings
+            environment = queues.settings(slots, args) | APPTAINER | settings
             return queues.rate(slots, [PYTHON, "-m", "ewms", "pilot"], environment)
 
     def pypi_rate(self, count: int, slots: int, args: str = COPY) -> float:
@@ -93,7 +94,7 @@ class Runs:
     def first_task_s(self, **settings: str) -> float:
         """From the exec of ours to the first line of the first task, in a container of a directory image (s)."""
         with self._queues(1) as queues:
-            environment = queues.settings(1, _WHEN) | {"_EWMS_PILOT_CONTAINER_PLATFORM": "apptainer"} | settings
+            environment = queues.settings(1, _WHEN) | APPTAINER | settings
             return self._first_task_s(queues, f"{PYTHON} -m ewms pilot", environment)
 
     def pypi_first_task_s(self) -> float:
@@ -115,7 +116,7 @@ class Runs:
         assert pypi is not None
         more = {
             "EWMS_PILOT_DATA_DIR_PARENT_PATH_ON_HOST": str(queues.directory),
-            "_EWMS_PILOT_CONTAINER_PLATFORM": "apptainer",
+            **APPTAINER,
         }
         return [pypi.python, "-m", "ewms_pilot"], {**queues.settings(slots, args), **pypi.environment, **more}
 
