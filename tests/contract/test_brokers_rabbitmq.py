@@ -184,6 +184,30 @@ async def test_a_stalled_connection_is_noticed_and_replaced(server: Server, monk
             assert not await source.reject(delivery)
 
 
+async def test_a_verdict_that_was_given_up_is_given_when_the_connection_goes_on(server: Server) -> None:
+    """Its channel lives, so nobody else would ever get the event."""
+    large = f"{server.queue}-large"
+    async with proxied(server) as (proxy, broker):
+        await put(broker, server.queue, b"a")
+        async with broker.source(server.queue, prefetch=1) as source, broker.sink(large) as sink:
+            delivery = await take(source)
+            connections = proxy.connections
+            proxy.stall()
+            async with trio.open_nursery() as nursery:
+                for number in range(2):  # what is sent after them does not even leave this process
+                    nursery.start_soon(partial(sink.publish, b"x" * 12_000_000, message_id=str(number)))
+                await trio.sleep(0.5)
+                with trio.move_on_after(0.5) as impatient:
+                    await source.reject(delivery)
+                assert impatient.cancelled_caught
+                proxy.resume()
+                again = await take(source)
+            assert (again.body, again.returned) == (b"a", 1)
+            assert await source.ack(again)
+            assert proxy.connections == connections
+    await server.as_admin(lambda channel: channel.queue_delete(large))
+
+
 async def test_leaving_is_quick_though_the_connection_is_stalled(server: Server) -> None:
     with trio.fail_after(6):
         async with proxied(server) as (proxy, broker):
