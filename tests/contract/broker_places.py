@@ -1,4 +1,4 @@
-"""The brokers that the contract suites run on: the embedded one, and real servers."""
+"""The brokers that the contract suites run on: the embedded one, real servers, and a stand-in for Pulsar's."""
 
 from contextlib import AbstractAsyncContextManager
 
@@ -16,7 +16,8 @@ PATIENCE = 20
 REAL = {"rabbitmq": "rabbit_access", "nats": "nats_access"}
 """Broker type → the fixture that has a server's address and token."""
 
-PARAMS = ["local", *(pytest.param(name, marks=pytest.mark.broker) for name in REAL)]
+REAL_PARAMS = [pytest.param(name, marks=pytest.mark.broker) for name in REAL]
+PARAMS = ["local", "pulsar", *REAL_PARAMS]
 
 
 @attrs.frozen

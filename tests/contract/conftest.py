@@ -3,14 +3,18 @@
 import logging
 import os
 import uuid
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 import attrs
 import pytest
 from broker_places import PARAMS, REAL, Place
+from pulsar_standin import Standin, open_standin
 
 from ewms.secret import Secret
+from ewms.testing.held import held
 
 
 class HasAddress(Protocol):
@@ -52,11 +56,22 @@ def nats_access(request: pytest.FixtureRequest) -> HasAddress:
     return server
 
 
+@pytest.fixture(scope="session")
+def pulsar_standin() -> Iterator[Standin]:
+    """A stand-in for a Pulsar broker, for the true client library."""
+    pytest.importorskip("pulsar")
+    with held(partial(open_standin, "the-token-of-these-tests")) as standin:
+        yield standin
+
+
 @pytest.fixture(params=PARAMS)
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     """A queue on one of the brokers."""
     queue = f"test-{uuid.uuid4().hex[:12]}"
     if request.param == "local":
         return Place("local", str(tmp_path / "broker"), Secret(""), queue)
+    if request.param == "pulsar":
+        standin = request.getfixturevalue("pulsar_standin")
+        return Place("pulsar", standin.address, standin.token, queue)
     server = request.getfixturevalue(REAL[request.param])
     return Place(request.param, server.address, server.token, queue)

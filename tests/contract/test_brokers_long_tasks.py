@@ -8,7 +8,7 @@ import attrs
 import pytest
 import trio
 from broker_pilots import SERVERS, pilot
-from broker_places import PARAMS, Place, put
+from broker_places import REAL_PARAMS, Place, put
 from nats_admin import make_consumer
 
 from ewms.pilot import events
@@ -66,7 +66,7 @@ async def outputs_of(place: Place) -> list[events.Event]:
             return found
 
 
-@pytest.mark.parametrize("place", [param for param in PARAMS if param != "local"], indirect=True)
+@pytest.mark.parametrize("place", REAL_PARAMS, indirect=True)
 @pytest.mark.parametrize("how", ["stop", "kill"])
 async def test_a_pilot_keeps_its_long_tasks_through_a_restart_and_runs_none_twice(
     place: Place, server: BrokerServer, tmp_path: Path, how: str
@@ -85,7 +85,7 @@ async def test_a_pilot_keeps_its_long_tasks_through_a_restart_and_runs_none_twic
     assert sorted(event.data for event in outputs) == names
 
 
-@pytest.mark.parametrize("place", [param for param in PARAMS if param != "local"], indirect=True)
+@pytest.mark.parametrize("place", REAL_PARAMS, indirect=True)
 async def test_what_two_pilots_run_twice_after_a_restart_is_known_by_its_id(
     place: Place, server: BrokerServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import trio
 from broker_pilots import PATIENCE, SERVERS, pilot
-from broker_places import PARAMS, Place, put, take
+from broker_places import REAL_PARAMS, Place, put, take
 from nats_admin import make_consumer
 
 from ewms.pilot import events
@@ -16,7 +16,7 @@ EVENTS = 40
 SCRIPT = "sleep 0.3; cp $1 $2"
 
 
-@pytest.mark.parametrize("place", [param for param in PARAMS if param != "local"], indirect=True)
+@pytest.mark.parametrize("place", REAL_PARAMS, indirect=True)
 async def test_every_event_has_its_output_though_the_broker_is_restarted_and_a_pilot_killed(
     place: Place, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

@@ -29,16 +29,10 @@ class Adapter:
 ADAPTERS: Final = {
     "local": Adapter("ewms.pilot.brokers.local", extra="pilot", needs_asyncio=False),
     "nats": Adapter("ewms.pilot.brokers.nats", extra="nats"),
+    "pulsar": Adapter("ewms.pilot.brokers.pulsar", extra="pulsar", needs_asyncio=False),
     "rabbitmq": Adapter("ewms.pilot.brokers.rabbitmq", extra="pilot"),
 }
 """Broker type → adapter."""
-
-NOT_HERE: Final = {
-    "pulsar": "there is no adapter for Apache Pulsar: its client cannot end a wait for a message without keeping more "
-    "messages back than are worked on (receive with a time limit needs a queue of its own), and there was no server to "
-    "prove the rest on",
-}
-"""Broker types that the field knows and that cannot be used: why."""
 
 DEFAULT_GIVE_UP_AFTER: Final = 600.0
 """How long (s) a broker may be out of reach before its users are told `BrokerLost`."""
@@ -57,8 +51,7 @@ def open_broker(
         adapter = ADAPTERS[broker_type]
     except KeyError:
         known = ", ".join(sorted(ADAPTERS))
-        why = NOT_HERE.get(broker_type, f"unknown broker type {broker_type!r}")
-        raise BrokerRefused(f"{why}; known are: {known}") from None
+        raise BrokerRefused(f"unknown broker type {broker_type!r}; known are: {known}") from None
     if adapter.needs_asyncio and sys.version_info >= (3, 14):
         raise BrokerRefused(
             f"the {broker_type} adapter needs trio-asyncio, which does not work on Python "

@@ -23,7 +23,7 @@ class QueueAddress:
 
     queue: str
     broker_type: str
-    """`rabbitmq`, `nats`, `local`."""
+    """`rabbitmq`, `nats`, `pulsar`, `local`."""
     broker_address: str
     auth_token: Secret = Secret("")
 

@@ -3,13 +3,12 @@
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final, Generic, NoReturn, Protocol, TypeVar
 
 import structlog
 import trio
 
-from ewms.pilot.brokers._asyncio import Border, open_border
 from ewms.pilot.brokers.base import BrokerError, BrokerLost
 from ewms.supervision import backoff
 
@@ -39,6 +38,7 @@ class Wire(Protocol):
         """Say good-bye and hang up; cancelled, it still hangs up."""
 
 
+T = TypeVar("T")
 W = TypeVar("W", bound=Wire)
 
 
@@ -75,7 +75,7 @@ class Link(Generic[W]):
         """Connect again and again, until cancelled, or until there will be no connection any more."""
         while True:
             try:
-                self._wire = await self._reconnect()
+                self._wire = await reach(self._broker, self._open_wire, self.give_up_after)
             except BrokerError as error:
                 self._failure = error
                 self._tell()
@@ -86,22 +86,6 @@ class Link(Generic[W]):
             log.warning("broker connection lost", broker=self._broker)
             if trio.current_time() - connected_at < LONGEST_WAIT:
                 await trio.sleep(1)
-
-    async def _reconnect(self) -> W:
-        deadline = trio.current_time() + self.give_up_after
-        for wait in backoff(FIRST_WAIT, LONGEST_WAIT):
-            try:
-                return await self._open_wire()
-            except WireLost as error:
-                if trio.current_time() + wait > deadline:
-                    raise BrokerLost(
-                        f"the broker at {self._broker} was out of reach for {self.give_up_after:g} s: {error}"
-                    ) from error
-                log.warning(
-                    "broker out of reach, trying again", broker=self._broker, error=str(error), wait_s=round(wait, 1)
-                )
-            await trio.sleep(wait)
-        raise AssertionError("backoff ends")
 
     async def close(self) -> None:
         """Say good-bye."""
@@ -123,26 +107,48 @@ def client_name() -> str:
     return f"ewms-pilot {socket.gethostname()} {os.getpid()}"
 
 
-@asynccontextmanager
-async def open_link(
-    broker: str, open_wire: Callable[[Border], Awaitable[W]], give_up_after: float
-) -> AsyncIterator[Link[W]]:
+async def reach(broker: str, attempt: Callable[[], Awaitable[T]], give_up_after: float) -> T:
+    """What `attempt` returns, which is repeated while it finds the broker out of reach.
+
+    Raises:
+        BrokerLost: out of reach for `give_up_after` s.
+    """
+    deadline = trio.current_time() + give_up_after
+    for wait in backoff(FIRST_WAIT, LONGEST_WAIT):
+        try:
+            return await attempt()
+        except WireLost as error:
+            if trio.current_time() + wait > deadline:
+                raise BrokerLost(f"the broker at {broker} was out of reach for {give_up_after:g} s: {error}") from error
+            log.warning("broker out of reach, trying again", broker=broker, error=str(error), wait_s=round(wait, 1))
+        await trio.sleep(wait)
+    raise AssertionError("backoff ends")
+
+
+def open_link(
+    broker: str, open_wire: Callable[[], Awaitable[W]], give_up_after: float
+) -> AbstractAsyncContextManager[Link[W]]:
     """A link that is connected, to the broker that people know as `broker`; what the body raises leaves as it is.
 
     Raises:
         BrokerRefused: the broker refused us.
         BrokerLost: out of reach for `give_up_after` s.
     """
+    return as_raised(_kept(broker, open_wire, give_up_after))
+
+
+@asynccontextmanager
+async def as_raised(context: AbstractAsyncContextManager[T]) -> AsyncIterator[T]:
+    """Enter a context that has nurseries whose own tasks raise nothing: what the body raises leaves as it is."""
     raised: BaseException | None = None
     try:
-        async with open_border() as border, _kept(broker, lambda: open_wire(border), give_up_after) as link:
+        async with context as value:
             try:
-                yield link
+                yield value
             except BaseException as error:
                 raised = error
                 raise
     except BaseExceptionGroup as group:
-        # The nurseries in between, whose own tasks raise nothing, wrap what the body raises.
         if raised is None:
             raised = _only(group)
     if raised is not None:

@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 
+from ewms.pilot.brokers.asynciolink import open_asyncio_link
 from ewms.pilot.brokers.keptsource import kept
-from ewms.pilot.brokers.link import client_name, open_link
+from ewms.pilot.brokers.link import client_name
 from ewms.pilot.brokers.natsaddress import parse_address
 from ewms.pilot.brokers.natsqueue import NatsLink
 from ewms.pilot.brokers.natssink import NatsSink
@@ -28,7 +29,7 @@ async def connect(address: str, auth_token: Secret, *, give_up_after: float) -> 
     """
     where = parse_address(address, auth_token)
     connect_once = partial(open_wire, address=where, name=client_name())
-    async with open_link(str(where), connect_once, give_up_after) as link:
+    async with open_asyncio_link(str(where), connect_once, give_up_after) as link:
         yield Nats(link)
 
 

@@ -14,8 +14,9 @@ import trio
 
 from ewms.pilot.brokers.amqpaddress import parse_address
 from ewms.pilot.brokers.amqpwire import open_wire
+from ewms.pilot.brokers.asynciolink import open_asyncio_link
 from ewms.pilot.brokers.keptsource import kept
-from ewms.pilot.brokers.link import CLOSE_TIMEOUT, client_name, open_link
+from ewms.pilot.brokers.link import CLOSE_TIMEOUT, client_name
 from ewms.pilot.brokers.rabbitlink import RabbitLink
 from ewms.pilot.brokers.rabbitsink import RabbitSink
 from ewms.pilot.brokers.rabbitsource import RabbitSource
@@ -35,7 +36,7 @@ async def connect(address: str, auth_token: Secret, *, give_up_after: float) -> 
     """
     where = parse_address(address, auth_token)
     connect_once = partial(open_wire, address=where, heartbeat=HEARTBEAT, name=client_name())
-    async with open_link(str(where), connect_once, give_up_after) as link:
+    async with open_asyncio_link(str(where), connect_once, give_up_after) as link:
         yield RabbitMQ(link)
 
 
