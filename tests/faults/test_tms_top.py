@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import attrs
 import pytest
 import trio
 from test_tms_inside import free_port
@@ -162,6 +163,9 @@ async def test_logs_are_followed(tmp_path: Path) -> None:
     second = await source.read()
     assert second.counters["events read"] > first.counters["events read"]
     assert [row.uuid for row in second.overview.rows] == ["TF-1"]
+    third = await source.read()
+    assert third == attrs.evolve(second, at=third.at)
+    assert third.overview is second.overview, "nothing new: nothing is counted again"
     path.unlink()
     with pytest.raises(SourceGone, match="No such file"):
         await source.read()

@@ -5,6 +5,7 @@ import zlib
 from functools import partial
 from typing import Final, Protocol
 
+import attrs
 import h11
 import trio
 
@@ -94,6 +95,7 @@ class LogFiles:
     def __init__(self, logs: DayLogs, *, whole: bool = False) -> None:
         self._logs = logs
         self._whole = whole
+        self._last: Snapshot | None = None
 
     @property
     def name(self) -> str:
@@ -108,8 +110,13 @@ class LogFiles:
             behind = await trio.to_thread.run_sync(self._logs.behind)
         except (OSError, EOFError, zlib.error) as error:  # gzip says EOFError for a cut file
             raise SourceGone(f"cannot be read: {error}") from error
-        make = partial(offline.snapshot, self._logs, at=trio.current_time(), behind=behind, more=more)
-        return await trio.to_thread.run_sync(make)
+        if self._last is not None and offline.is_true_still(self._last, self._logs, behind=behind):
+            # To look at thousands of taskforces again takes a while.
+            self._last = attrs.evolve(self._last, at=trio.current_time(), is_catching_up=more)
+        else:
+            make = partial(offline.snapshot, self._logs, at=trio.current_time(), behind=behind, more=more)
+            self._last = await trio.to_thread.run_sync(make)
+        return self._last
 
     async def _read_some(self) -> bool:
         """Read for a while; whether there is more to read (an event that is still being written is not)."""
