@@ -52,7 +52,7 @@ async def check_all(settings: Settings, tell: Callable[[Finding], None]) -> list
     found = [
         check_variables(settings.pilot_environment),
         check_user(settings, os.geteuid()),
-        check_directory(settings.job_dir),
+        check_directory(settings),
         check_lock(settings.state_dir / "lock"),
         check_disk(settings.job_dir),
         check_clock(),
@@ -88,16 +88,17 @@ def check_user(settings: Settings, uid: int) -> Finding:
     return Finding("user", "ok", f"jobs will be owned by uid {uid}")
 
 
-def check_directory(job_dir: Path) -> Finding:
-    """Files can be made in the job directory, or it can be made."""
-    place = _nearest(job_dir)
-    advice = f"make it, owned by uid {os.getuid()}, or set JOB_EVENT_LOG_DIR to another one"
+def check_directory(settings: Settings) -> Finding:
+    """Files can be made in the job directory, and where the TMS keeps its own; or these can be made."""
+    job_dir = place = settings.job_dir
     try:
-        with tempfile.TemporaryFile(dir=place):
-            pass
+        for place in dict.fromkeys(map(_nearest, (job_dir, settings.state_dir))):
+            with tempfile.TemporaryFile(dir=place):
+                pass
     except OSError as error:
+        advice = f"make it, owned by uid {os.getuid()}, or set JOB_EVENT_LOG_DIR to another one"
         return Finding("directory", "failed", f"{place}: {error.strerror}", advice)
-    if place != job_dir:
+    if not job_dir.exists():
         return Finding("directory", "warning", f"{job_dir} is not there, the TMS would make it", "is it the right one?")
     return Finding("directory", "ok", f"{job_dir} is writable")
 

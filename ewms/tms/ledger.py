@@ -35,6 +35,7 @@ class Ledger:
             write_atomically(created, f"{time.time()}\n".encode())
         self.created_at = _created_at(created)
         """Epoch s; of an order older than this, the ledger may not know the whole story."""
+        self._said_damaged: set[Path] = set()
 
     async def read(self, uuid: str) -> Entry | None:
         """The entry of `uuid`; one that cannot be read counts as an intent of which nothing more is known."""
@@ -87,7 +88,11 @@ class Ledger:
         except FileNotFoundError:
             return None
         except LedgerDamaged as error:
-            log.error("ledger entry is damaged, looking everywhere for its cluster", file=str(path), error=str(error))
+            if path not in self._said_damaged:
+                self._said_damaged.add(path)
+                log.error(
+                    "ledger entry is damaged, looking everywhere for its cluster", file=str(path), error=str(error)
+                )
             return _unknown(uuid)
 
     def write_now(self, entry: Entry) -> None:

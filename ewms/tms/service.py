@@ -51,7 +51,7 @@ _SILENCE: Final = 900.0
 
 
 async def main(settings: Settings, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-    """Run the TMS until SIGTERM or SIGINT; started means: alone in its job directory, and speaking to the schedd.
+    """Run the TMS until SIGTERM or SIGINT; started means: alone in its job directory, and HTCondor's bindings answer.
 
     Raises:
         SetupError: it cannot run here; the text says what to do.

@@ -143,6 +143,13 @@ async def test_a_history_that_cannot_be_asked_is_no_reason_not_to_start() -> Non
     assert "HISTORY_HELPER_MAX_CONCURRENCY" in found.advice
 
 
+async def test_the_tmss_own_directory_that_cannot_be_used(ground: Ground, tmp_path: Path) -> None:
+    (tmp_path / "jobs" / ".tms").touch()
+    found = await ground.check()
+    assert found["directory"].is_fatal
+    assert found["directory"].seen.startswith(str(tmp_path / "jobs" / ".tms"))
+
+
 async def test_whose_the_jobs_are(ground: Ground) -> None:
     on_a_real_schedd = {name: text for name, text in ground.environ.items() if name != "TMS_SCHEDD_HELPER"}
     assert check_user(read(on_a_real_schedd), 0).is_fatal

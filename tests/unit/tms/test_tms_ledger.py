@@ -64,6 +64,7 @@ async def test_a_damaged_file_counts_as_an_intent(tmp_path: Path) -> None:
     (tmp_path / "TF-1.json").write_bytes(b"{")
     with capture_logs() as logs:
         entry = await ledger.read("TF-1")
+        assert await ledger.entries() == [entry]
     assert entry is not None
     assert entry.cluster_id is None
     assert entry.is_unsettled
