@@ -18,10 +18,5 @@ fi
 # The image brings its container runtimes along; which of them work is seen on the machine.
 export _EWMS_PILOT_CONTAINER_PLATFORM="${_EWMS_PILOT_CONTAINER_PLATFORM:-auto}"
 
-python3 -c '
-import importlib.metadata, platform, sys
-print("EWMS pilot", importlib.metadata.version("ewms-htcondor"), "on Python", platform.python_version(), file=sys.stderr)
-'
-
 # exec: HTCondor sends SIGTERM to this process only.
 exec python3 -m ewms pilot "$@"

@@ -1,13 +1,16 @@
 """`ewms pilot`: the edge that reads the environment, sets up logging and gives the exit status."""
 
 import os
+import platform
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
 import click
+import structlog
 import trio
 
 from ewms import logs
@@ -16,6 +19,8 @@ from ewms.pilot.containers import PLATFORMS
 from ewms.pilot.errors import ExitStatus
 from ewms.pilot.settings import read
 from ewms.settings import SettingsError
+
+log = structlog.stdlib.get_logger(__name__)
 
 _HELP: Final = {"help_option_names": ["-h", "--help"]}
 
@@ -53,6 +58,7 @@ def pilot(context: click.Context) -> None:
     with _problems_told():
         settings = read(os.environ)
     logs.configure(settings.cl_log.upper(), settings.cl_log_third_party.upper())
+    log.info("pilot begins", version=version("ewms-htcondor"), python=platform.python_version())
     sys.exit(trio.run(service.main, settings))
 
 
