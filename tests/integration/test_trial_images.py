@@ -75,9 +75,19 @@ def check(variant: Variant, command: list[str]) -> None:
 @pytest.mark.parametrize("platform", ["apptainer", "bwrap"])
 @pytest.mark.parametrize("name", VARIANTS)
 def test_directory_image(name: str, platform: str, pool: "Pool") -> None:
+    try_directory_image(VARIANTS[name], f"{platform}-{name}", platform, pool)
+
+
+@pytest.mark.pool
+def test_auto_takes_bubblewrap_on_a_worker(pool: "Pool") -> None:
+    works = VARIANTS["works"]
+    works = attrs.evolve(works, says=["containers are run by: bwrap", *works.says])
+    try_directory_image(works, "auto", "auto", pool)
+
+
+def try_directory_image(variant: Variant, name: str, platform: str, pool: "Pool") -> None:
     """In the pilot image, as an ordinary user: a container in a container, as on a worker."""
-    variant = VARIANTS[name]
-    directory = pool.job_dir / f"trial-{platform}-{name}"
+    directory = pool.job_dir / f"trial-{name}"
     image = f"{directory}/image"
     runscript = f"{image}/.singularity.d/runscript"
     script = variant.does or f'exec {MISSING} "$@"'

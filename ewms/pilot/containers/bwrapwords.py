@@ -27,20 +27,18 @@ _KERNEL: Final = (
 _PRELUDE: Final = f"""\
 unset PS1
 export PATH={DEFAULT_PATH}
-for script in /.singularity.d/env/*.sh; do
-    [ ! -f "$script" ] || . "$script"
-    case $script in */10-docker*.sh)
-        IFS=:
-        for place in {DEFAULT_PATH.replace(":", " ")}; do
-            case :$PATH: in *:$place:*) ;; *) PATH=$PATH:$place ;; esac
+for __script in /.singularity.d/env/*.sh; do
+    [ ! -f "$__script" ] || . "$__script"
+    case $__script in */10-docker*.sh)
+        for __place in {DEFAULT_PATH.replace(":", " ")}; do
+            case :$PATH: in *:$__place:*) ;; *) PATH=$PATH:$__place ;; esac
         done
-        unset IFS place
     esac
 done
+unset __script __place
 . /dev/stdin
 exec < /dev/null
 export LANG="${{LANG-C}}" PROMPT_COMMAND="${{PROMPT_COMMAND-PS1=\\"$PS1\\"; unset PROMPT_COMMAND}}"
-unset script
 """
 """The image's environment, then the task's, which reads from standard input so that no command line has it."""
 RUN: Final = f"""\

@@ -26,7 +26,6 @@ _MOST_LINKS: Final = 40
 class Account:
     """Who the pilot is."""
 
-    name: str
     home: str
     passwd: str
     """A line of /etc/passwd."""
@@ -47,7 +46,7 @@ class Account:
             raise ContainerError(f"this machine has no user with the id {uid}") from None
         passwd = f"{user.pw_name}:x:{uid}:{user.pw_gid}:{user.pw_gecos}:{user.pw_dir}:{user.pw_shell}\n"
         groups = "".join(_group_lines({os.getgid(), *os.getgroups()}, user.pw_name))
-        return cls(user.pw_name, user.pw_dir, passwd, groups)
+        return cls(user.pw_dir, passwd, groups)
 
 
 def _group_lines(gids: Iterable[int], member: str) -> Iterable[str]:

@@ -1,5 +1,6 @@
 """What bubblewrap is told, and the script that it starts."""
 
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -17,6 +18,7 @@ VIEW = bwrapwords.View(
     mounts=[Mount(Path("/work/io"), Path("/ewms-pilot-data/task-io")), Mount(Path("/cvmfs"), Path("/cvmfs"), True)],
     home="/home/me",
 )
+SHELLS = sorted({found for name in ("sh", "dash", "bash") if (found := shutil.which(name))})
 VALUES = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
 
 
@@ -44,11 +46,20 @@ def test_images_see_the_variables_that_they_look_for() -> None:
     assert found["APPTAINER_BIND"] == "/a,/b"
 
 
+@pytest.mark.parametrize("shell", SHELLS)
 @given(value=VALUES)
-def test_a_shell_sets_every_value_exactly(value: str) -> None:
+def test_a_shell_sets_every_value_exactly(shell: str, value: str) -> None:
     script = bwrapwords.assignments({"VALUE": value}) + 'printf %s "$VALUE"'
-    said = subprocess.run(["/bin/sh"], input=script.encode(), stdout=subprocess.PIPE, check=True, env={})
+    said = subprocess.run([shell], input=script.encode(), stdout=subprocess.PIPE, check=True, env={})
     assert said.stdout == value.encode()
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_name_that_the_shell_keeps_for_itself_does_not_end_it(shell: str) -> None:
+    script = bwrapwords.assignments({"UID": "7", "VALUE": "set"}) + 'printf %s "$VALUE"'
+    argv = [shell, *(["--posix"] if shell.endswith("bash") else [])]
+    said = subprocess.run(argv, input=script.encode(), stdout=subprocess.PIPE, check=True, env={})
+    assert said.stdout == b"set"
 
 
 def test_both_scripts_are_scripts() -> None:

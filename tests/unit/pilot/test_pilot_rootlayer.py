@@ -11,7 +11,7 @@ from ewms.pilot.containers import rootlayer
 from ewms.pilot.containers.base import ContainerError
 from ewms.pilot.containers.rootlayer import Account, RootLayers, without_links
 
-ACCOUNT = Account("me", "/home/me", "me:x:1000:1000::/home/me:/bin/sh\n", "us:x:1000:me\n")
+ACCOUNT = Account("/home/me", "me:x:1000:1000::/home/me:/bin/sh\n", "us:x:1000:me\n")
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def test_all_layers_go_in_the_end(image: Path) -> None:
 def test_the_account_is_this_processs() -> None:
     account = Account.of_this_process()
     me = pwd.getpwuid(os.getuid())
-    assert (account.name, account.home) == (me.pw_name, me.pw_dir)
+    assert account.home == me.pw_dir
     assert account.passwd.startswith(f"{me.pw_name}:x:{os.getuid()}:")
     assert f":x:{os.getgid()}:{me.pw_name}\n" in account.groups
 
