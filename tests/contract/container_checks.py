@@ -124,7 +124,7 @@ async def environment_values_arrive_exactly(bench: Bench) -> None:
         "UNICODE": "ünï☃",
         "CONTROL": "\t\r\x01",
         "lower_case": "1",
-        "script": "and other names that a runtime's own scripts may use",
+        "__script": "a name that a runtime's own script may use",
         "LONG": "x" * 100_000,
     }
     seen = (await bench.seen(environment=values))["env"]
