@@ -5,14 +5,14 @@
 
 import logging
 import os
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import attrs
 import structlog
 from endtoend_runs import TASK_S, Case, Ways, lost_s
+from figures import Figures
 from measure import CannotRun, Contender, Row, Setup
 
 from ewms.testing.held import held
@@ -41,16 +41,25 @@ def rows(setup: Setup) -> list[Row]:
 
 
 def _calm(ways: Ways, case: Case) -> list[Row]:
-    works: dict[str, Contender] = {
-        OURS: partial(ways.ewms, case),
-        PLAIN: partial(ways.plain_jobs, case),
-        BUNDLES: partial(ways.bundles, case),
+    works = {
+        OURS: Figures(partial(_with_overhead, case, partial(ways.ewms, case))),
+        PLAIN: Figures(partial(_with_overhead, case, partial(ways.plain_jobs, case))),
+        BUNDLES: Figures(partial(_with_overhead, case, partial(ways.bundles, case))),
     }
-    first, second = _told_twice(works, lambda makespan: 1000 * (makespan * case.slots / case.tasks - TASK_S))
     return [
-        _makespan(f"{case.tasks:,} tasks of {TASK_S} s", first),
-        Row("of it overhead for each task", "ms of a slot", second, less_is_better=True),
+        _makespan(f"{case.tasks:,} tasks of {TASK_S} s", {name: each["makespan_s"] for name, each in works.items()}),
+        Row(
+            "of it overhead for each task",
+            "ms of a slot",
+            {name: each["overhead_ms"] for name, each in works.items()},
+            less_is_better=True,
+        ),
     ]
+
+
+def _with_overhead(case: Case, work: Contender) -> dict[str, float]:
+    makespan = work()
+    return {"makespan_s": makespan, "overhead_ms": 1000 * (makespan * case.slots / case.tasks - TASK_S)}
 
 
 def _failing(ways: Ways, calm: Case) -> Row:
@@ -70,28 +79,22 @@ def _failing(ways: Ways, calm: Case) -> Row:
 
 def _killed(ways: Ways, calm: Case) -> list[Row]:
     case = attrs.evolve(calm, kills=True)
-    works: dict[str, Contender] = {PLAIN: partial(ways.plain_jobs, case), BUNDLES: partial(ways.bundles, case)}
-    first, second = _told_twice(works, lambda _makespan: lost_s(ways.log))
+    works = {
+        PLAIN: Figures(partial(_with_loss, ways, partial(ways.plain_jobs, case))),
+        BUNDLES: Figures(partial(_with_loss, ways, partial(ways.bundles, case))),
+    }
+    makespans = {name: each["makespan_s"] for name, each in works.items()}
+    losses = {name: each["lost_s"] for name, each in works.items()}
     return [
-        _makespan("a worker is killed at half time", {OURS: partial(ways.ewms, case), **first}),
+        _makespan("a worker is killed at half time", {OURS: partial(ways.ewms, case), **makespans}),
         # A pilot has one task in work, and nothing else is run again.
-        Row("work that it loses", "s of a slot", {f"{OURS}, at most": lambda: TASK_S, **second}, less_is_better=True),
+        Row("work that it loses", "s of a slot", {f"{OURS}, at most": lambda: TASK_S, **losses}, less_is_better=True),
     ]
+
+
+def _with_loss(ways: Ways, work: Contender) -> dict[str, float]:
+    return {"makespan_s": work(), "lost_s": lost_s(ways.log)}
 
 
 def _makespan(name: str, contenders: Mapping[str, Contender]) -> Row:
     return Row(f"{name}: makespan", "s", contenders, less_is_better=True)
-
-
-def _told_twice(
-    works: Mapping[str, Contender], also: Callable[[float], float]
-) -> tuple[dict[str, Contender], dict[str, Contender]]:
-    """Contenders, and others that give, for each of their runs in turn, what `also` made of its figure."""
-    kept: dict[str, deque[float]] = {name: deque() for name in works}
-
-    def run(name: str) -> float:
-        figure = works[name]()
-        kept[name].append(also(figure))
-        return figure
-
-    return {name: partial(run, name) for name in works}, {name: kept[name].popleft for name in works}
