@@ -45,10 +45,10 @@ async def _process(launcher: Launcher, settings: PilotSettings) -> AsyncIterator
 
 @asynccontextmanager
 async def _bwrap_or_apptainer(launcher: Launcher, settings: PilotSettings) -> AsyncIterator[Platform]:
-    from ewms.pilot.containers.fallback import WithFallback
+    from ewms.pilot.containers.fallback import open_with_fallback
 
-    async with _bwrap(launcher, settings) as fast, _apptainer(launcher, settings) as sure:
-        yield WithFallback(fast, sure)
+    async with open_with_fallback(_bwrap(launcher, settings), _apptainer(launcher, settings)) as platform:
+        yield platform
 
 
 PLATFORMS: Final[Mapping[str, OpenPlatform]] = {

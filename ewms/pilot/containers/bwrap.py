@@ -113,7 +113,8 @@ async def open_bwrap(launcher: Launcher, settings: PilotSettings) -> AsyncIterat
     check_names([*settings.task_env_json, *settings.init_env_json], "bubblewrap")
     account = Account.of_this_process()
     _have_full()
-    layers = RootLayers(account)
+    # Beside the data: a cleaner of /tmp must not take them from a pilot that runs for days.
+    layers = RootLayers(account, (settings.data_dir_parent or Path.cwd()).absolute())
     try:
         yield BwrapPlatform(launcher=launcher, program=program, account=account, layers=layers)
     finally:

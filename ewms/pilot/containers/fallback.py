@@ -1,6 +1,7 @@
-"""Two platforms as one: the first, if its self-check passes on this machine; else the second."""
+"""Two platforms as one: the first, if it opens and its self-check passes on this machine; else the second."""
 
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import structlog
@@ -8,6 +9,28 @@ import structlog
 from ewms.pilot.containers.base import Container, ContainerError, ContainerSpec, Mount, Platform
 
 log = structlog.stdlib.get_logger(__name__)
+
+
+@asynccontextmanager
+async def open_with_fallback(
+    first: AbstractAsyncContextManager[Platform], second: AbstractAsyncContextManager[Platform]
+) -> AsyncIterator[Platform]:
+    """Both, or the second alone, where the first does not open.
+
+    Raises:
+        ContainerError: the second does not open.
+    """
+    async with AsyncExitStack() as stack:
+        platform = await stack.enter_async_context(second)
+        try:
+            platform = WithFallback(await stack.enter_async_context(first), platform)
+        except ContainerError as error:
+            _say(platform, error)
+        yield platform
+
+
+def _say(to: Platform, reason: ContainerError) -> None:
+    log.warning("falling back to another container platform", to=to.name, reason=str(reason))
 
 
 class WithFallback:
@@ -42,7 +65,7 @@ class WithFallback:
         except ContainerError as error:
             if self._platform is self._second:
                 raise
-            log.warning("falling back to another container platform", to=self._second.name, reason=str(error))
+            _say(self._second, error)
             self._platform = self._second
             await self._platform.check(spec)
 

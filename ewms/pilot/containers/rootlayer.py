@@ -67,11 +67,18 @@ class RootLayer:
 
 
 class RootLayers:
-    """The layers of one pilot, in a directory that goes with `remove`."""
+    """The layers of one pilot, in a directory of their own below `parent`, which goes with `remove`.
 
-    def __init__(self, account: Account) -> None:
+    Raises:
+        ContainerError: there can be no such directory.
+    """
+
+    def __init__(self, account: Account, parent: Path) -> None:
         self._account = account
-        self._root = Path(tempfile.mkdtemp(prefix="ewms-layers-"))
+        try:
+            self._root = Path(tempfile.mkdtemp(prefix="ewms-layers-", dir=parent))
+        except OSError as error:
+            raise ContainerError(f"cannot make a directory in {parent}: {error.strerror}") from error
         self._made: dict[tuple[object, ...], RootLayer] = {}
 
     def made(self, image: Path, targets: frozenset[PurePosixPath]) -> RootLayer | None:

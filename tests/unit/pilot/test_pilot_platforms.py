@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ewms.pilot.containers import open_platform
+from ewms.pilot.containers import bwrap, open_platform
 from ewms.pilot.containers.base import ContainerError, ContainerSpec
 from ewms.pilot.settings import PilotSettings, read
 
@@ -16,6 +16,7 @@ def settings(path: Path, platform: str, **images: Path) -> PilotSettings:
             "EWMS_PILOT_INIT_IMAGE": str(images.get("init", "")),
             "EWMS_PILOT_QUEUE_INCOMING": "unused",
             "_EWMS_PILOT_CONTAINER_PLATFORM": platform,
+            "EWMS_PILOT_DATA_DIR_PARENT_PATH_ON_HOST": str(path),
             "PATH": str(path),
         }
     )
@@ -100,6 +101,18 @@ async def test_where_bubblewrap_does_not_work_apptainer_runs_the_tasks_and_it_is
     assert "falling back to another container platform" in said
     assert "'to': 'apptainer'" in said
     assert "No permissions to create new namespace" in said
+
+
+async def test_where_bubblewrap_cannot_even_be_opened_apptainer_runs_the_tasks(
+    tmp_path: Path, image: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program(tmp_path, "bwrap", "exit 0")
+    program(tmp_path, "apptainer", "exit 0")
+    monkeypatch.setattr(bwrap, "_FULL", tmp_path / "missing" / "full")
+    assert await opened(tmp_path, "auto", task=image) == "apptainer"
+    assert "falling back to another container platform" in caplog.text
+    with pytest.raises(ContainerError, match=r"bubblewrap needs .*/missing/full"):
+        await opened(tmp_path, "bwrap", task=image)
 
 
 async def test_when_neither_works_the_second_says_so(tmp_path: Path, image: Path) -> None:

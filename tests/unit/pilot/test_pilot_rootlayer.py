@@ -28,8 +28,8 @@ def image(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def layers() -> Iterator[RootLayers]:
-    made = RootLayers(ACCOUNT)
+def layers(tmp_path: Path) -> Iterator[RootLayers]:
+    made = RootLayers(ACCOUNT, tmp_path)
     yield made
     made.remove()
 
@@ -97,12 +97,17 @@ def test_a_layer_is_made_once_until_the_machine_changes(
     assert (layers.make(image, targets).directory / hosts.relative_to("/")).read_text() == "new"
 
 
-def test_all_layers_go_in_the_end(image: Path) -> None:
-    layers = RootLayers(ACCOUNT)
+def test_all_layers_go_in_the_end(image: Path, tmp_path: Path) -> None:
+    layers = RootLayers(ACCOUNT, tmp_path)
     directory = layers.make(image, frozenset({PurePosixPath("/data")})).directory
     layers.remove()
     assert not directory.exists()
     assert not directory.parent.exists()
+
+
+def test_no_room_for_layers_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ContainerError, match=r"cannot make a directory in .*missing: No such file"):
+        RootLayers(ACCOUNT, tmp_path / "missing")
 
 
 def test_the_account_is_this_processs() -> None:
