@@ -24,6 +24,7 @@ IMPATIENT = {
     "JOB_EVENT_LOG_MODIFICATION_EXPIRY_LONG": "1",
     "TASKFORCE_DIRS_EXPIRY": "1",
 }
+ARCHIVES_TOO = {"JOB_EVENT_LOG_ARCHIVE_DELETE_EXPIRY": "1", "TASKFORCE_DIRS_TAR_EXPIRY": "1"}
 # A job of another day, as the schedd may know one: it waits, and needs its log and what stands in its sandbox.
 WAITING = """\
 executable = /bin/true
@@ -68,6 +69,10 @@ async def test_what_a_job_needs_stays_and_the_rest_goes(pool: "Pool", work_dir: 
         assert await trio.Path(envfile).exists()
         await stopped(stand, living)
         await gone(stand, envfile.parent)
+    archives = [Path(f"{each}{suffix}") for each, suffix in ((old_log, ".gz"), (waiting, ".tar.gz"))]
+    async with open_stand(ground, work_dir) as stand, stand.tms(**IMPATIENT, **ARCHIVES_TOO):
+        for archive in archives:
+            await gone(stand, archive)
 
 
 async def gone(stand: Stand, path: Path) -> None:

@@ -100,16 +100,17 @@ async def instance(pool: "Pool", work_dir: Path) -> AsyncIterator[Instance]:
     ground = pool_ground(pool, pool.job_dir.parent)
     async with boot_systemd(pool.inside, pool.logs / "boot.log") as booted, open_stand(ground, work_dir) as stand:
         made = Instance(ground, stand, booted)
-        template = (containers_dir() / "systemd" / "ewms-tms@.service").read_text()
-        await made.write(f"{UNITS}/ewms-tms@.service", template)
+        for template in (containers_dir() / "systemd").iterdir():
+            await made.write(f"{UNITS}/{template.name}", template.read_text())
         await made.write(f"{DIRECTORY}/releases/1/bin/ewms", EWMS, "0755")
         await booted.inside.run(["ln", "-sfn", "releases/1", f"{DIRECTORY}/current"], user="root")
         await made.configure()
         yield made
 
 
-async def test_the_unit_is_well_formed(instance: Instance) -> None:
-    done = await instance.booted.inside.run(["systemd-analyze", "verify", f"{UNITS}/{instance.unit}"], user="root")
+async def test_the_units_are_well_formed(instance: Instance) -> None:
+    units = [f"{UNITS}/{name}" for name in (instance.unit, "ewms-tms@dev.path", "ewms-tms-restart@dev.service")]
+    done = await instance.booted.inside.run(["systemd-analyze", "verify", *units], user="root")
     assert (done.stdout, done.stderr) == (b"", b"")
 
 
@@ -174,6 +175,33 @@ async def test_a_reload_reads_the_excluded_sites_again(instance: Instance) -> No
     await instance.ended(workflow)
 
 
+async def test_a_change_of_the_envfile_restarts_it(instance: Instance) -> None:
+    booted, unit = instance.booted, instance.unit
+    await booted.systemctl("start", unit, "ewms-tms@dev.path")
+    workflow = await instance.submitted()
+    pid = await instance.main_pid()
+
+    async def is_another() -> bool:
+        return await instance.main_pid() not in (0, pid) and await instance.state() == "active"
+
+    await instance.configure(TMS_LOG_FORMAT="json")
+    await instance.until(is_another, "restarted with the new settings")
+    await instance.says('"event":')
+    pid = await instance.main_pid()
+    await instance.write(f"{DIRECTORY}/releases/2/bin/ewms", EWMS.replace("exec", "echo release 2\nexec"), "0755")
+    await booted.inside.run(["ln", "-sfn", "releases/2", f"{DIRECTORY}/current"], user="root")
+    await booted.inside.run(["touch", f"{DIRECTORY}/envfile"], user="root")
+    await instance.until(is_another, "restarted with the new release")
+    await instance.says("release 2")
+    await booted.systemctl("stop", unit)
+    await instance.configure(TMS_LOG_FORMAT="text")
+    await instance.until(lambda: _restarter_ran(instance), "told of the change")
+    assert await instance.state() == "inactive"  # and is left alone
+    await booted.systemctl("start", unit)
+    await instance.ended(workflow)
+    assert len(await instance.clusters(workflow)) == 1
+
+
 async def test_one_that_cannot_run_is_left_down(instance: Instance) -> None:
     await instance.configure(EWMS_ADDRESS="nonsense")
     await instance.booted.systemctl("start", instance.unit, check=False)
@@ -196,6 +224,10 @@ async def test_nothing_of_systemd_is_left(pool: "Pool") -> None:
         assert _own_cgroups()
     assert not _processes_in(namespace)
     assert not _own_cgroups()
+
+
+async def _restarter_ran(instance: Instance) -> bool:
+    return (await instance.booted.journal("ewms-tms-restart@dev.service")).count("Finished") == 3
 
 
 async def _is(instance: Instance, state: str) -> bool:
