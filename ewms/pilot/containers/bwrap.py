@@ -1,4 +1,4 @@
-"""Bubblewrap: containers from a directory image, twenty times faster than Apptainer, with the same view for tasks.
+"""Bubblewrap: containers from a directory image for a tenth of Apptainer's CPU time, with the same view for tasks.
 
 What was measured and why it is done so:
 - One overlay mount lays a thin layer over the image (`rootlayer.py`): mount points, /etc/passwd, name resolution. Each
@@ -8,7 +8,8 @@ What was measured and why it is done so:
 - `--die-with-parent` is not used: on SIGTERM bubblewrap's outer process dies, and everything would be killed at once;
   so a task has a moment to flush its output. The supervisor (`launcher.py`) leaves nothing behind in any case: it kills
   the first process of the container's PID namespace, and the kernel kills the others.
-- `--dev` wants /dev/full, which Apptainer's own /dev lacks; without `--dev` there are no pseudo terminals.
+- `--dev` wants /dev/full, which the /dev of an Apptainer container lacks, so it is made there, as a link to /dev/zero;
+  without `--dev` there would be no pseudo terminals.
 """
 
 import shutil
@@ -47,9 +48,10 @@ class BwrapPlatform:
     layers: RootLayers
 
     async def prepare(self, image: str) -> str:
-        """Just looks."""
-        if Path(image).is_dir():  # noqa: ASYNC240  one look, once in a pilot's life
-            return image
+        """The directory's absolute path: a container is started from the root."""
+        directory = Path(image).absolute()  # noqa: ASYNC240  one look, once in a pilot's life
+        if directory.is_dir():
+            return str(directory)
         raise ImageUnusable(
             f"the image {image} is not a directory, and bubblewrap starts directory images only; make one with "
             f"`apptainer build --sandbox DIRECTORY {image}`, or set _EWMS_PILOT_CONTAINER_PLATFORM=apptainer"

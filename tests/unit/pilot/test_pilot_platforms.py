@@ -123,6 +123,15 @@ async def test_when_neither_works_the_second_says_so(tmp_path: Path, image: Path
             await platform.check(spec(tmp_path))
 
 
+async def test_bubblewrap_takes_a_directory_by_a_relative_path(
+    tmp_path: Path, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program(tmp_path, "bwrap", "exit 0")
+    monkeypatch.chdir(tmp_path)
+    async with open_platform(settings(tmp_path, "auto", task=Path(image.name))) as platform:
+        assert await platform.prepare(image.name) == str(image)
+
+
 async def test_bubblewrap_alone_has_no_fallback(tmp_path: Path, image: Path) -> None:
     program(tmp_path, "bwrap", "echo nothing works >&2; exit 3")
     async with open_platform(settings(tmp_path, "bwrap", task=image)) as platform:
