@@ -74,7 +74,7 @@ async def test_a_tms_that_runs_goes_and_comes_again(ground: Ground, tmp_path: Pa
         await source.read()
     shown = await top("--once", "--port", str(port))
     assert shown.returncode == 1
-    assert re.fullmatch(f"Error: 127.0.0.1:{port}: .*Connection refused\n", shown.stderr.decode())
+    assert shown.stderr.decode() == f"Error: 127.0.0.1:{port}: Connection refused\n"
     async with process(ground, tmp_path / "tms.log", **settings):
         second = await seen()
     assert second.started_at != first.started_at
@@ -241,4 +241,24 @@ def test_it_goes_on_until_a_signal_and_gives_the_terminal_back(sign: signal.Sign
         assert running.wait(PATIENCE_S) == 0
     assert "\x1b[?1049l" in rest, "the alternate screen is left"
     assert "\x1b[?25h" in rest, "the cursor is shown again"
+    assert "Traceback" not in rest
+
+
+async def test_on_a_terminal_a_tms_comes_goes_and_comes_again(ground: Ground, tmp_path: Path) -> None:
+    port = free_port()
+    ground.bench.order(n_workers=2)
+
+    async def comes(text: str) -> None:
+        await trio.to_thread.run_sync(read_until, terminal, text)
+
+    with on_a_terminal("--interval", "0.2", "--port", str(port)) as (running, terminal):
+        await comes("Connection refused")
+        async with process(ground, tmp_path / "tms.log", TMS_METRICS_PORT=str(port)):
+            await comes("RUNNING 2")
+        await comes("no answer for")
+        async with process(ground, tmp_path / "tms.log", TMS_METRICS_PORT=str(port)):
+            await comes("counters begin anew")
+            await comes("RUNNING 2")
+        running.send_signal(signal.SIGINT)
+        rest = await trio.to_thread.run_sync(read_until, terminal, "")
     assert "Traceback" not in rest

@@ -1,6 +1,7 @@
 """Where `ewms top` reads: a TMS's pages on this machine, or day logs."""
 
 import math
+import os
 import zlib
 from functools import partial
 from typing import Final, Protocol
@@ -63,7 +64,7 @@ class TMSPages:
             raise SourceGone(f"no answer within {_PATIENCE:.0f} s") from error
         except (OSError, trio.BrokenResourceError, h11.RemoteProtocolError) as error:
             # Why a connection was refused stands in the error's cause, in a group of one.
-            raise SourceGone(str(next(leaves(error.__cause__ or error)))) from error
+            raise SourceGone(_words(next(leaves(error.__cause__ or error)))) from error
         if status != 200:
             raise SourceGone(f"{path}: HTTP {status}; is this a TMS of this version?")
         return body.decode("utf-8", "replace")
@@ -109,7 +110,7 @@ class LogFiles:
             more = await self._read_some()
             behind = await trio.to_thread.run_sync(self._logs.behind)
         except (OSError, EOFError, zlib.error) as error:  # gzip says EOFError for a cut file
-            raise SourceGone(f"cannot be read: {error}") from error
+            raise SourceGone(_words(error)) from error
         if self._last is not None and offline.is_true_still(self._last, self._logs, behind=behind):
             # To look at thousands of taskforces again takes a while.
             self._last = attrs.evolve(self._last, at=trio.current_time(), is_catching_up=more)
@@ -126,3 +127,10 @@ class LogFiles:
                 if trio.current_time() >= until:
                     return True
         return False
+
+
+def _words(error: BaseException) -> str:
+    """What happened, first: a frame may cut the end."""
+    if isinstance(error, OSError) and error.errno:
+        return ": ".join(filter(None, [os.strerror(error.errno), error.filename and str(error.filename)]))
+    return str(error)
