@@ -41,7 +41,9 @@ class PrometheusHost:
         return await self.inside.run(["promtool", *arguments], user=_USER, cwd=str(self.directory), check=False)
 
     async def serve(self, config: Mapping[str, Any]) -> str:
-        """Start a Prometheus with this configuration and wait until it is ready; its URL. Once for a machine, with which it ends.
+        """Start a Prometheus with this configuration and wait until it is ready; its URL.
+
+        Once for a machine, with which it ends.
 
         Raises:
             PoolUnavailable: it does not come up.

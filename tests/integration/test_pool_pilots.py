@@ -48,10 +48,12 @@ class NatsQueues:
                 on_value(events.decode(delivery.body, delivery.message_id).data)
 
 
-async def flows(ground: Ground, work_dir: Path, **settings: str) -> bool:
+async def flows(ground: Ground, work_dir: Path, *, must_be_directory: bool = True) -> bool:
     """Whether a workflow's events come out as they should."""
     async with open_stand(ground, work_dir) as stand, stand.tms():
-        workflow = await stand.request(request(ground, UPPER, **settings))
+        workflow = await stand.request(
+            request(ground, UPPER, _EWMS_PILOT_APPTAINER_IMAGE_DIRECTORY_MUST_BE_PRESENT=str(must_be_directory))
+        )
         await ground.queues.put(workflow.queue_in, WORDS)
         results: list[str] = []
         with trio.fail_after(DEADLINE_S):
@@ -77,4 +79,4 @@ async def test_an_image_file_becomes_a_directory_on_the_worker(pool: "Pool", wor
     options = ["--mksquashfs-args", "-noI -noD -noF -noX"]
     await pool.run(["apptainer", "--silent", "build", *options, image, pool.task_image], user="root")
     ground = attrs.evolve(pool_ground(pool, pool.job_dir.parent), task_image=image)
-    assert await flows(ground, work_dir, _EWMS_PILOT_APPTAINER_IMAGE_DIRECTORY_MUST_BE_PRESENT="false")
+    assert await flows(ground, work_dir, must_be_directory=False)
