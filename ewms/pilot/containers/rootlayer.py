@@ -37,13 +37,15 @@ class Account:
         """Our own.
 
         Raises:
-            ContainerError: the machine does not know this user.
+            ContainerError: the machine does not know this user, or a home for it.
         """
         uid = os.getuid()
         try:
             user = pwd.getpwuid(uid)
         except KeyError:
             raise ContainerError(f"this machine has no user with the id {uid}") from None
+        if not PurePosixPath(user.pw_dir).is_relative_to("/") or PurePosixPath(user.pw_dir) == PurePosixPath("/"):
+            raise ContainerError(f"the home of this user is {user.pw_dir!r}, where no container can have one")
         passwd = f"{user.pw_name}:x:{uid}:{user.pw_gid}:{user.pw_gecos}:{user.pw_dir}:{user.pw_shell}\n"
         groups = "".join(_group_lines({os.getgid(), *os.getgroups()}, user.pw_name))
         return cls(user.pw_dir, passwd, groups)
@@ -117,7 +119,8 @@ class RootLayers:
     def _files(self, image: Path) -> dict[str, bytes]:
         found = {name: Path(name).read_bytes() for name in OF_THE_MACHINE if Path(name).is_file()}
         for name, added in (("/etc/passwd", self._account.passwd), ("/etc/group", self._account.groups)):
-            own = _below(image, without_links(image, PurePosixPath(name)))
+            # Its last part, too: a link must not lead to a file of the machine.
+            own = _below(image, without_links(image, PurePosixPath(name, "x")).parent)
             if own.is_file():  # an image without users gets none
                 text = own.read_bytes()
                 found[name] = text + (b"" if not text or text.endswith(b"\n") else b"\n") + added.encode()

@@ -79,6 +79,18 @@ def test_a_layer_has_mount_points_users_and_the_machines_files(
     assert (layer.directory / hosts.relative_to("/")).read_text() == "127.0.0.1 here\n"
 
 
+def test_an_images_links_show_no_file_of_the_machine(image: Path, layers: RootLayers, tmp_path: Path) -> None:
+    secret = tmp_path / "envfile"
+    secret.write_text("token")
+    (image / "etc/passwd").unlink()
+    (image / "etc/passwd").symlink_to(secret)
+    (image / "etc/group").symlink_to("/etc/groups-of-the-image")
+    (image / "etc/groups-of-the-image").write_text("them:x:1:\n")
+    layer = layers.make(image, frozenset({PurePosixPath("/data")}))
+    assert not (layer.directory / "etc/passwd").exists()
+    assert (layer.directory / "etc/group").read_text() == f"them:x:1:\n{ACCOUNT.groups}"
+
+
 def test_a_layer_is_made_once_until_the_machine_changes(
     image: Path, layers: RootLayers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -116,6 +128,14 @@ def test_the_account_is_this_processs() -> None:
     assert account.home == me.pw_dir
     assert account.passwd.startswith(f"{me.pw_name}:x:{os.getuid()}:")
     assert f":x:{os.getgid()}:{me.pw_name}\n" in account.groups
+
+
+@pytest.mark.parametrize("home", ["/", "", "home"])
+def test_a_home_that_no_container_can_have_is_an_error(home: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    me = pwd.struct_passwd(("me", "x", os.getuid(), os.getgid(), "", home, "/bin/sh"))
+    monkeypatch.setattr(pwd, "getpwuid", lambda _: me)
+    with pytest.raises(ContainerError, match="where no container can have one"):
+        Account.of_this_process()
 
 
 def test_a_user_without_a_name_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
