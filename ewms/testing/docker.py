@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import attrs
-import platformdirs
 import trio
 
 from ewms.testing.pool.cgroups import cgroups_here, own_cgroup
 from ewms.testing.pool.data import containers_dir
 from ewms.testing.pool.namespace import CommandFailed, Namespace, open_namespace
+from ewms.testing.pool.places import default_cache_dir, opened_to_all
 from ewms.testing.pool.ports import free_ports
 from ewms.testing.pool.rootfs import root_filesystem
 from ewms.testing.pool.sites import RootPython, site
@@ -79,8 +79,8 @@ async def open_docker(
         PoolUnavailable: with the one condition that failed.
     """
     await check_surroundings()
-    cache_dir = cache_dir or platformdirs.user_cache_path("ewms-htcondor")
-    logs = _made_readable(work_dir)
+    cache_dir = cache_dir or default_cache_dir()
+    logs = opened_to_all(work_dir)
     async with AsyncExitStack() as stack:
 
         async def root(name: str) -> Path:
@@ -108,14 +108,6 @@ async def open_docker(
             registry=await _start_registry(inside, logs),
             inside=inside,
         )
-
-
-def _made_readable(work_dir: Path) -> Path:
-    """Let everybody in; the directory for logs."""
-    logs = work_dir / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
-    work_dir.chmod(0o755)
-    return logs
 
 
 async def _start_daemon(inside: Namespace, cgroup: str, logs: Path, progress: Progress) -> str:

@@ -13,11 +13,11 @@ from typing import Any, Final
 
 import attrs
 import httpx
-import platformdirs
 import trio
 
 from ewms.testing.pool.data import containers_dir
 from ewms.testing.pool.namespace import Namespace, open_namespace
+from ewms.testing.pool.places import default_cache_dir, opened_to_all
 from ewms.testing.pool.ports import free_ports
 from ewms.testing.pool.rootfs import root_filesystem
 from ewms.testing.pool.steps import PoolUnavailable, Progress, last_line
@@ -49,7 +49,7 @@ class PrometheusHost:
             PoolUnavailable: it does not come up.
         """
         (port,) = free_ports(1)
-        file, output = self.directory / "prometheus.json", self.directory / "prometheus.log"
+        file, output = self.directory / "prometheus.json", self.directory / "logs" / "prometheus.log"
         file.write_text(json.dumps(config))  # JSON is YAML
         options = [
             f"--config.file={file}",
@@ -82,19 +82,10 @@ async def open_prometheus(
         PoolUnavailable: with the one condition that failed.
     """
     await check_surroundings()
-    cache_dir = cache_dir or platformdirs.user_cache_path("ewms-htcondor")
-    directory = _made_readable(work_dir)
+    cache_dir = cache_dir or default_cache_dir()
+    opened_to_all(work_dir)
     async with (
         root_filesystem("prometheus-root", cache_dir=cache_dir, progress=progress) as root,
         open_namespace(root, work_dir, visible=[cache_dir, containers_dir()]) as inside,
     ):
-        yield PrometheusHost(directory=directory, inside=inside)
-
-
-def _made_readable(work_dir: Path) -> Path:
-    """Let everybody in; the directory for what Prometheus reads."""
-    directory = work_dir / "prometheus"
-    for each in (directory, work_dir / "logs"):
-        each.mkdir(parents=True, exist_ok=True)
-    work_dir.chmod(0o755)
-    return directory
+        yield PrometheusHost(directory=work_dir, inside=inside)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import attrs
-import platformdirs
 import trio
 
 from ewms.secret import Secret
@@ -16,6 +15,7 @@ from ewms.testing.pool.data import containers_dir
 from ewms.testing.pool.images import image, pilot_image
 from ewms.testing.pool.namespace import Namespace, open_namespace
 from ewms.testing.pool.nats import NatsServer, start_nats
+from ewms.testing.pool.places import default_cache_dir, opened_to_all
 from ewms.testing.pool.rabbitmq import RabbitServer, start_rabbitmq
 from ewms.testing.pool.rootfs import root_filesystem
 from ewms.testing.pool.sites import RootPython, debian_version, site
@@ -103,7 +103,7 @@ async def open_pool(
         PoolUnavailable: with the one condition that failed.
     """
     async with AsyncExitStack() as stack:
-        kit = _Kit(await _prepared(work_dir), cache_dir or _default_cache_dir(), progress, stack)
+        kit = _Kit(await _prepared(work_dir), cache_dir or default_cache_dir(), progress, stack)
         assembly = _Assembly(
             kit, wheel or running_wheel(work_dir), n_cpus=n_cpus, rabbitmq=rabbitmq, extra_config=extra_config
         )
@@ -143,7 +143,7 @@ async def _pool_machine(
 ) -> AsyncIterator[tuple[Namespace, Path]]:
     """The pool's machine with nothing running, and where its logs go."""
     async with AsyncExitStack() as stack:
-        kit = _Kit(await _prepared(work_dir), cache_dir or _default_cache_dir(), progress, stack)
+        kit = _Kit(await _prepared(work_dir), cache_dir or default_cache_dir(), progress, stack)
         yield await kit.enter(await kit.root("pool-root")), kit.logs
 
 
@@ -265,14 +265,5 @@ class _Assembly:
 
 async def _prepared(work_dir: Path) -> Path:
     await check_surroundings()
-    _make_readable(work_dir)
+    opened_to_all(work_dir)
     return work_dir
-
-
-def _make_readable(work_dir: Path) -> None:
-    (work_dir / "logs").mkdir(parents=True, exist_ok=True)
-    work_dir.chmod(0o755)
-
-
-def _default_cache_dir() -> Path:
-    return platformdirs.user_cache_path("ewms-htcondor")
