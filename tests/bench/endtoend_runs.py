@@ -85,6 +85,7 @@ class Ways:
                     nursery.start_soon(self._kill_one, constraint, lambda: len(results) >= case.results // 2)
                 with trio.fail_after(PATIENCE_S):
                     await ground.queues.get(workflow.queue_out, case.results, results.append)
+                nursery.cancel_scope.cancel()
             took = trio.current_time() - began
             await stand.finish(workflow)
             await _until(lambda: _is_complete(stand, workflow))
@@ -103,21 +104,32 @@ class Ways:
         cluster = submitted.stdout.split(b".")[0].decode()
         async with trio.open_nursery() as nursery:
             if case.kills:
-                half_of_first = trio.current_time() + case.tasks / case.slots * TASK_S / 2
-                nursery.start_soon(
-                    self._kill_one, f"ClusterId == {cluster}", lambda: trio.current_time() >= half_of_first
-                )
+                nursery.start_soon(self._kill_one, f"ClusterId == {cluster}", _half_time(log, case))
             with trio.fail_after(PATIENCE_S):
                 while _count(log, "005") < count:  # noqa: ASYNC110  a foreign process writes it
                     await trio.sleep(_POLL_S)
+            nursery.cancel_scope.cancel()
         return trio.current_time() - began
 
     async def _kill_one(self, constraint: str, is_time: Callable[[], bool]) -> None:
         while not is_time():  # noqa: ASYNC110
             await trio.sleep(_POLL_S)
         asked = ["condor_q", "-constraint", f"({constraint}) && JobStatus == 2", "-af:j", "ClusterId"]
-        running = (await self.pool.run(asked)).stdout.decode().split()[::2]
+        while not (running := (await self.pool.run(asked)).stdout.decode().split()):  # noqa: ASYNC110  only asking tells
+            await trio.sleep(_POLL_S)
         await self.pool.run(["condor_vacate_job", "-fast", running[0]])
+
+
+def _half_time(log: Path, case: Case) -> Callable[[], bool]:
+    """Whether half of the time that the work needs has passed since the first job began."""
+    began: list[float] = []
+
+    def is_over() -> bool:
+        if not began and _count(log, "001"):
+            began.append(trio.current_time())
+        return bool(began) and trio.current_time() - began[0] >= case.tasks / case.slots * TASK_S / 2
+
+    return is_over
 
 
 def lost_s(log: Path) -> float:
@@ -129,7 +141,8 @@ def lost_s(log: Path) -> float:
         if kind == b"001":
             began[proc] = moment
         elif kind == b"004":
-            lost += (moment - began[proc]).total_seconds()
+            # A job may be evicted before it executes.
+            lost += (moment - began.pop(proc, moment)).total_seconds()
     return lost
 
 
