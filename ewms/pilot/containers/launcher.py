@@ -1,10 +1,10 @@
 """The launcher program: starts processes and leaves none of them behind, whatever they do.
 
 It runs as a process of its own (`python -I -S launcher.py`, standard library only) beside the pilot, which passes it
-one socket for each process to start. For each one it forks a *supervisor*: a session leader and child subreaper, so
-that every descendant stays below it, also after a double fork, `setsid` or with all signals ignored. The supervisor
-kills that whole tree when the main process ended, when the pilot asks for it, and when the pilot is gone: all the
-pilot has to do for that, even by dying, is to close its end of the socket.
+one socket for each process to start. For each one it has forked a *supervisor*, ahead of time: a session leader and
+child subreaper, so that every descendant stays below it, also after a double fork, `setsid` or with all signals
+ignored. The supervisor kills that whole tree when the main process ended, when the pilot asks for it, and when the
+pilot is gone: all the pilot has to do for that, even by dying, is to close its end of the socket.
 
 Why not from the pilot itself: Trio forks in threads that come and go, so PR_SET_PDEATHSIG would kill tasks at random,
 and a pilot that was killed with -9 could not clean up.
@@ -45,6 +45,7 @@ SWEEP_DEADLINE_S = 20.0
 _POLL_S = 0.005
 _LEAVING_S = 0.02
 _MANY = 4096
+_PILOT_GONE = b"."
 _CHANGEABLE = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -58,15 +59,20 @@ def main() -> None:
     gc.freeze()  # a collection in a supervisor would touch, and so copy, all that it has from here
     control = socket.socket(fileno=0)
     control.setblocking(True)
-    while True:
-        data, fds, _, _ = socket.recv_fds(control, 1, 1)
-        if not data:
-            break
-        os.set_inheritable(fds[0], False)  # else a task could answer in its supervisor's place
-        if os.fork() == 0:
-            _supervisor(control, fds[0])
-        os.close(fds[0])
+    while _one_more(control):
+        pass
     _outlast_supervisors()
+
+
+def _one_more(control: socket.socket) -> bool:
+    """Fork a supervisor, which waits for a task of its own; whether the pilot is still there when it has one."""
+    telling, told = os.pipe()
+    if os.fork() == 0:
+        os.close(telling)
+        _supervisor(control, told)
+    os.close(told)
+    with os.fdopen(telling, "rb") as pipe:
+        return pipe.read() != _PILOT_GONE
 
 
 def _outlast_supervisors() -> None:
@@ -78,15 +84,20 @@ def _outlast_supervisors() -> None:
         _kill(pid, signal.SIGKILL)
 
 
-def _supervisor(control: socket.socket, fd: int) -> None:
+def _supervisor(control: socket.socket, told: int) -> None:
     status = 1
     try:
-        control.close()
         os.setsid()
         _become_subreaper()
-        with socket.socket(fileno=fd) as pilot:
-            pilot.setblocking(True)
-            _supervise(pilot)
+        data, fds, _, _ = socket.recv_fds(control, 1, 1)
+        os.write(told, data or _PILOT_GONE)
+        os.close(told)
+        control.close()
+        if data:
+            os.set_inheritable(fds[0], False)  # else a task could answer in its supervisor's place
+            with socket.socket(fileno=fds[0]) as pilot:
+                pilot.setblocking(True)
+                _supervise(pilot)
         status = 0
     except (BrokenPipeError, ConnectionResetError):
         status = 0  # the pilot went away in the middle; the tree is swept by then
