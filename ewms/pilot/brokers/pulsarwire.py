@@ -13,6 +13,7 @@ A connection lives once: the library would make it anew by itself, again and aga
 
 import os
 import ssl
+import weakref
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -77,30 +78,43 @@ class _Failed(Exception):
         self.result = result
 
 
-async def _call(start: Callable[[Callable[..., None]], None]) -> Any:
-    """Start a call with the callback that it needs, and wait for what it gives.
+class _Call:
+    """One call into the library, which is started with the callback that it needs."""
 
-    Raises:
-        _Failed: it did not work.
-    """
-    came = trio.Event()
-    results: list[tuple[Result, Any]] = []
-    token = trio.lowlevel.current_trio_token()
+    def __init__(self, start: Callable[[Callable[..., None]], None]) -> None:
+        self._came = trio.Event()
+        self._outcome: tuple[Result, Any] = (Result.UnknownError, None)
+        token = trio.lowlevel.current_trio_token()
 
-    def settle(result: Result, value: Any) -> None:
-        results.append((result, value))
-        came.set()
+        def on_result(result: Result, value: Any = None) -> None:
+            with suppress(trio.RunFinishedError):
+                token.run_sync_soon(self.settle, result, value)
 
-    def on_result(result: Result, value: Any = None) -> None:
-        with suppress(trio.RunFinishedError):
-            token.run_sync_soon(settle, result, value)
+        self._callback = weakref.ref(on_result)
+        start(on_result)
 
-    start(on_result)
-    await came.wait()
-    result, value = results[0]
-    if result != Result.Ok:
-        raise _Failed(result)
-    return value
+    def settle(self, result: Result, value: Any = None) -> None:
+        """Say what it gives; the first word holds."""
+        if not self._came.is_set():
+            self._outcome = (result, value)
+            self._came.set()
+
+    async def result(self) -> Any:
+        """Wait for what it gives.
+
+        Raises:
+            _Failed: it did not work.
+        """
+        await self._came.wait()
+        result, value = self._outcome
+        if result != Result.Ok:
+            raise _Failed(result)
+        return value
+
+    async def over(self) -> None:
+        """Wait until the library's thread is done with what is Python's."""
+        while self._callback() is not None:  # noqa: ASYNC110  it tells nobody
+            await trio.sleep(_WATCH_INTERVAL)
 
 
 class _Wire:
@@ -138,7 +152,7 @@ class ConsumerWire(_Wire):
             WireLost: the connection is gone.
         """
         try:
-            message = await _call(self._end.receive_async)
+            message = await self._client.call(self._end.receive_async)
         except _Failed as error:
             self.closed.set()
             raise WireLost(str(error)) from error
@@ -161,7 +175,7 @@ class ConsumerWire(_Wire):
             WireLost: the connection is gone.
         """
         try:
-            await _call(partial(self._end.acknowledge_async, incoming.message))
+            await self._client.call(partial(self._end.acknowledge_async, incoming.message))
         except _Failed as error:
             raise WireLost(str(error)) from error
 
@@ -186,7 +200,7 @@ class ProducerWire(_Wire):
             message.property(name, value)
         try:
             with trio.fail_after(CONFIRM_TIMEOUT):
-                await _call(partial(self._end.send_async, message.build()))
+                await self._client.call(partial(self._end.send_async, message.build()))
         except trio.TooSlowError as error:
             raise WireLost(f"not confirmed within {CONFIRM_TIMEOUT:g} s") from error
         except _Failed as error:
@@ -215,7 +229,7 @@ async def open_producer(where: PulsarAddress, topic: str, *, name: str) -> Produ
     """
     async with _opening(where, topic, name) as client:
         consumer = await client.subscribe(topic)
-        await _call(consumer.close_async)
+        await client.call(consumer.close_async)
         return ProducerWire(client, await client.produce(topic))
 
 
@@ -250,6 +264,21 @@ class _Client:
             tls_validate_hostname=True,
         )
 
+        self._waiting: set[_Call] = set()
+
+    async def call(self, start: Callable[[Callable[..., None]], None]) -> Any:
+        """Start a call, and wait for what it gives.
+
+        Raises:
+            _Failed: it did not work, or the client was closed meanwhile.
+        """
+        call = _Call(start)
+        self._waiting.add(call)
+        try:
+            return await call.result()
+        finally:
+            self._waiting.discard(call)
+
     async def subscribe(self, topic: str) -> Any:
         """Join the subscription, which is made if need be."""
         options = _pulsar.ConsumerConfiguration()
@@ -258,22 +287,29 @@ class _Client:
         # Nothing is sent ahead: each receive asks for one message.
         options.receiver_queue_size(0)
         options.negative_ack_redelivery_delay_ms(0)
-        return await _call(partial(self._client._client.subscribe_async, topic, SUBSCRIPTION, options))
+        return await self.call(partial(self._client._client.subscribe_async, topic, SUBSCRIPTION, options))
 
     async def produce(self, topic: str) -> Any:
         """Get ready to publish to a topic."""
         options = _pulsar.ProducerConfiguration()
         options.batching_enabled(False)
         options.send_timeout_millis(int(CONFIRM_TIMEOUT * 1000))
-        return await _call(partial(self._client._client.create_producer_async, topic, options))
+        return await self.call(partial(self._client._client.create_producer_async, topic, options))
 
     async def close(self) -> None:
         """Close all that was opened with it, which ends all calls; cancelled, it hangs up."""
+        call = _Call(self._client._client.close_async)
         try:
             with suppress(_Failed):
-                await _call(self._client._client.close_async)
+                await call.result()
         finally:
             self._client.shutdown()
+            # Some would never hear of it: the library forgets who waits for a lookup, for one.
+            for waiting in self._waiting:
+                waiting.settle(Result.AlreadyClosed)
+            # The library's last callback: if the interpreter ended just then, the process would be aborted.
+            with trio.move_on_after(CLOSE_TIMEOUT, shield=True):
+                await call.over()
 
 
 def _why_not(error: _Failed, topic: str) -> Exception:
