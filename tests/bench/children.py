@@ -1,7 +1,8 @@
-"""What must be measured in a process of its own: `python children.py NAME ARGUMENTS` prints one figure."""
+"""What must be measured in a process of its own: `python children.py NAME ARGUMENTS` prints its figures."""
 
 import ctypes
 import gc
+import json
 import logging
 import os
 import subprocess
@@ -10,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import daylog
 import structlog
@@ -25,46 +27,64 @@ LOG = f"{DAY}.tms.jel"
 _PER_CLUSTER = 20_000
 
 
-def figure(name: str, *arguments: object) -> float:
+Result = dict[str, float]
+
+
+def figures(name: str, *arguments: object) -> Result:
     """Run one of these in a new process; what it prints."""
     command = [sys.executable, __file__, name, *map(str, arguments)]
-    return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    return {str(key): float(value) for key, value in found.items()}
 
 
 # --- a whole TMS, from the start of its process ---
 
 
-def first_report(directory: str) -> float:
+def first_report(directory: str) -> Result:
     """Seconds from a TMS's start, everything imported, until the WMS knows of all taskforces of a day's log."""
     uuids = {cluster: daylog.uuid_of(cluster) for cluster in range(101, 121)}
 
-    async def until_told(world: World, started: float) -> float:
+    async def until_told(world: World, started: Moment) -> Result:
         documents = world.bench.standin.state.taskforce_document
         await until(lambda: all(documents(uuid)["compound_statuses"] for uuid in uuids.values()))
-        return time.perf_counter() - started
+        now = moment()
+        return {"passed": now.wall - started.wall, "on the processor": now.cpu - started.cpu}
 
     return trio.run(_in_world, Path(directory), uuids, until_told)
 
 
-def idle(directory: str, seconds: str) -> float:
+def idle(directory: str, seconds: str) -> Result:
     """Percent of a core that a TMS with an operator's pace needs when nothing happens."""
 
-    async def rest(_world: World, _started: float) -> float:
+    async def rest(_world: World, _started: Moment) -> Result:
         await trio.sleep(3)  # what a start still does
         used = time.process_time()
         await trio.sleep(float(seconds))
-        return 100 * (time.process_time() - used) / float(seconds)
+        return {"percent": 100 * (time.process_time() - used) / float(seconds)}
 
     return trio.run(_in_world, Path(directory), {}, rest)
 
 
-async def _in_world(directory: Path, uuids: dict[int, str], work: Callable[[World, float], Awaitable[float]]) -> float:
-    started = 0.0
+class Moment(NamedTuple):
+    """Two clocks, in s."""
+
+    wall: float
+    cpu: float
+
+
+def moment() -> Moment:
+    return Moment(time.perf_counter(), time.process_time())
+
+
+async def _in_world(
+    directory: Path, uuids: dict[int, str], work: Callable[[World, Moment], Awaitable[Result]]
+) -> Result:
+    started = moment()
 
     def seed(world: World) -> None:
         nonlocal started
         introduce(world, directory / LOG, {uuid: cluster for cluster, uuid in uuids.items()}, workers=1000)
-        started = time.perf_counter()
+        started = moment()
 
     async with open_world(directory, before=seed) as world:
         return await work(world, started)
@@ -73,20 +93,21 @@ async def _in_world(directory: Path, uuids: dict[int, str], work: Callable[[Worl
 # --- memory ---
 
 
-def memory(jobs: str, *, ended: str = "") -> float:
-    """Resident bytes per job that lives, or, of an ended one, that stay; free pages are given to the system first."""
-    tally, sites = Tally(DAY), SiteTally()
-    for piece in living(1_000):  # what is there once, and for one job
-        sites.take(tally.feed(piece), DAY)
-    before = _resident()
-    for piece in living(int(jobs)):
-        sites.take(tally.feed(piece), DAY)
-    del piece
-    if ended:
-        for piece in ending(int(jobs)):
+def memory(jobs: str) -> Result:
+    """Resident bytes per job: that lives, and that stay when it ended; free pages are given to the system first."""
+
+    def feed(pieces: Iterator[bytes]) -> None:
+        for piece in pieces:
             sites.take(tally.feed(piece), DAY)
-        del piece
-    return (_resident() - before) / int(jobs)
+
+    tally, sites = Tally(DAY), SiteTally()
+    feed(living(25_000))  # fills the caches, which are bounded
+    tally, sites = Tally(DAY), SiteTally()
+    before = _resident()
+    feed(living(int(jobs)))
+    alive = _resident()
+    feed(ending(int(jobs)))
+    return {"living": (alive - before) / int(jobs), "ended": (_resident() - before) / int(jobs)}
 
 
 def _resident() -> int:
@@ -131,14 +152,9 @@ def _events(cluster: int, texts: list[tuple[str, int, str]]) -> bytes:
     return "".join(f"{number} ({cluster}.{proc:03d}.000) {when} {text}\n...\n" for number, proc, text in texts).encode()
 
 
-NAMES: dict[str, Callable[..., float]] = {
-    "first_report": first_report,
-    "idle": idle,
-    "memory": memory,
-    "memory_after": lambda jobs: memory(jobs, ended="yes"),
-}
+NAMES: dict[str, Callable[..., Result]] = {"first_report": first_report, "idle": idle, "memory": memory}
 
 if __name__ == "__main__":
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     name, *arguments = sys.argv[1:]
-    print(NAMES[name](*arguments))
+    print(json.dumps(NAMES[name](*arguments)))
