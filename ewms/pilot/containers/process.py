@@ -68,16 +68,19 @@ class RunningProcess:
 
     def __init__(self, process: Process) -> None:
         self._process = process
+        self._most_memory = 0
 
     @property
     def usage(self) -> Usage:
-        """Of its whole tree, as far as its processes waited for each other."""
+        """Of its whole tree, as far as its processes waited for each other; memory also as it was seen."""
         ended = self._process.exit
-        return Usage(ended.cpu_s, ended.max_rss) if ended else Usage()
+        return Usage(ended.cpu_s, max(ended.max_rss, self._most_memory)) if ended else Usage()
 
     async def memory(self) -> int | None:
         """Of its whole tree."""
-        return await trio.to_thread.run_sync(tree_memory, self._process.pid, abandon_on_cancel=True)
+        memory = await trio.to_thread.run_sync(tree_memory, self._process.pid, abandon_on_cancel=True)
+        self._most_memory = max(self._most_memory, memory)
+        return memory
 
     async def wait(self) -> int:
         """Wait until it and all its descendants are gone; its exit code."""
