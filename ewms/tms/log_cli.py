@@ -84,9 +84,6 @@ def _read_all(logs: DayLogs) -> None:
         length=total, label="reading", file=sys.stderr, hidden=total < _LONG_READ or not sys.stderr.isatty()
     ) as bar:
         logs.read_all(bar.update)
-    for path, tally in logs.tallies.items():
-        if tally.events == 0 and path.stat().st_size > 0:
-            click.echo(f"{path}: there is no whole event in it; is it a job event log in the classic format?", err=True)
 
 
 def _tell_strangers(logs: DayLogs) -> None:

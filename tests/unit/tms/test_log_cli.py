@@ -178,12 +178,3 @@ def test_a_damaged_archive_is_a_readable_error(tmp_path: Path) -> None:
     result = run(path)
     assert result.exit_code == 1
     assert "cannot read" in result.output
-
-
-def test_a_file_that_is_no_log_is_said(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("buy milk\n")
-    (tmp_path / "2026-11-21.tms.jel").touch()
-    result = run(tmp_path / "notes.txt", tmp_path / "2026-11-21.tms.jel")
-    assert result.exit_code == 0
-    assert f"{tmp_path}/notes.txt: there is no whole event in it" in result.stderr
-    assert "2026-11-21.tms.jel: there" not in result.stderr
