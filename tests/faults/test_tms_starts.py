@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import trio
 from tms_bench import SCHEDD, Bench, until
@@ -14,6 +15,7 @@ from ewms.secret import Secret
 from ewms.testing.fakeschedd import Moment
 from ewms.testing.wms import Fault
 from ewms.tms.condor.base import CondorRefused, CondorUnreachable
+from ewms.tms.context import Context
 from ewms.wms.models import Phase
 
 
@@ -83,18 +85,19 @@ async def test_a_confirmation_whose_answer_is_lost(bench: Bench, after: bool) ->
 
 async def end_at(bench: Bench, call: str, moment: Moment) -> None:
     """A run that is cancelled at this moment of this schedd call."""
-    reached = trio.Event()
+    reached, leaving = trio.Event(), trio.Event()
 
     async def block(called: str, when: Moment) -> None:
-        await trio.lowlevel.checkpoint()
         if (called, when) == (call, moment):
             reached.set()
-            await trio.sleep(0.05)  # the cancellation comes meanwhile
+            await leaving.wait()
+        await trio.lowlevel.checkpoint()  # where a call that is not shielded ends
 
     bench.schedd.hook = block
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with bench.tms():
             await reached.wait()
+            leaving.set()  # whoever waits for it wakes up cancelled: nothing is awaited on the way out
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
@@ -253,8 +256,13 @@ async def test_midnight_between_intent_and_the_next_attempt(bench: Bench, monkey
     await end_at(bench, "submit", "before")
     for cluster in list(bench.schedd.clusters):  # as if it had been killed in time
         del bench.schedd.clusters[cluster]
-    async with bench.tms() as ctx:
-        await ctx.ledger.update(uuid, cluster_id=None)
+
+    def forget_the_cluster(ctx: Context) -> None:
+        entry = ctx.ledger.read_now(uuid)
+        assert entry is not None
+        ctx.ledger.write_now(attrs.evolve(entry, cluster_id=None))
+
+    async with bench.tms(forget_the_cluster):
         await until(confirmed(bench, uuid))
     assert Path(bench.taskforce(uuid).job_event_log_fpath).name == "2026-11-21.tms.jel"
     assert bench.taskforce(uuid).schedd == SCHEDD

@@ -88,7 +88,7 @@ class Bench:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait, at most 30 s (a busy machine), until it holds."""
-    with trio.fail_after(30):
+    """Wait, at most 60 s (a busy machine), until it holds."""
+    with trio.fail_after(60):
         while not condition():  # noqa: ASYNC110  nothing tells of a change at the stand-in
             await trio.sleep(0.01)

@@ -176,6 +176,7 @@ class Lane:
                     story.problems += judge_running(N_WORKERS, await self.look(uuid))
                     await self._end_cluster(case, story)
                 await _until(lambda: self._phase(uuid) == Phase.CONDOR_COMPLETE)
+                await _until(lambda: self._entry(uuid).get("completed_at") is not None)
             case End.WITHDRAWN:
                 await _until(lambda: self._phase(uuid) == Phase.PENDING_STOPPER)
             case End.REFUSED:

@@ -50,7 +50,7 @@ async def asked(process: trio.Process) -> bytes:
     """The answer to one request; empty when there was none."""
     assert process.stdin is not None
     assert process.stdout is not None
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         await process.stdin.send_all(REQUEST)
         answer = await process.stdout.receive_some()
         await process.stdin.aclose()
@@ -89,10 +89,10 @@ async def test_processes_die_with_the_sweep(tmp_path: Path) -> None:
     control = Control()
     async with control.gate(tmp_path / "gate"):
         process = await open_helper(tmp_path)
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             while not control.n_processes:  # noqa: ASYNC110
                 await trio.sleep(0.01)
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         await process.wait()
     for pipe in (process.stdin, process.stdout):
         assert pipe is not None

@@ -42,7 +42,7 @@ def is_alive(pid: int) -> bool:
 
 
 async def until_started(fake: Fake, helpers: int) -> None:
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         while len(fake.started()) < helpers:  # noqa: ASYNC110  another process writes it
             await trio.sleep(0.01)
 
