@@ -8,8 +8,6 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-pytest.importorskip("trio_asyncio", exc_type=ImportError)
-
 from ewms.pilot.brokers.base import BrokerLost, BrokerRefused
 from ewms.pilot.brokers.link import FIRST_WAIT, LONGEST_WAIT, Link, WireLost
 
