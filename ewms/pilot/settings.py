@@ -132,7 +132,7 @@ class PilotSettings:
     )
     timeout_incoming: Annotated[float, AtLeast(1)] = variable(
         f"{_P}TIMEOUT_QUEUE_INCOMING",
-        "s without a new event, and room for one, after which the pilot stops listening",
+        "s without a new event, with room for one and all brokers in reach, after which the pilot stops listening",
         default=1.0,
     )
     max_concurrent_tasks: int = variable(
@@ -231,7 +231,7 @@ class PilotSettings:
     )
     apptainer_build_workdir: Path = variable(
         "_EWMS_PILOT_APPTAINER_BUILD_WORKDIR",
-        "where images are converted to directories",
+        "where images are converted to directories, which stay there for other pilots of this machine",
         default=Path("/var/tmp"),  # noqa: S108  the contract's default
     )
     apptainer_must_be_directory: bool = variable(
