@@ -27,15 +27,11 @@ class PulsarAddress:
     tls: bool
     token: Secret
 
-    @property
-    def scheme(self) -> str:
-        """What the protocol is called in addresses."""
-        return "pulsar+ssl" if self.tls else "pulsar"
-
     def __str__(self) -> str:
         """The address, without the token; the client library takes it just so."""
-        servers = ((f"[{host}]" if ":" in host else host, port) for host, port in self.servers)
-        return f"{self.scheme}://" + ",".join(f"{host}:{port}" for host, port in servers)
+        return ("pulsar+ssl://" if self.tls else "pulsar://") + ",".join(
+            f"{host}:{port}" for host, port in self.servers
+        )
 
 
 def parse_address(address: str, auth_token: Secret) -> PulsarAddress:
@@ -55,4 +51,6 @@ def parse_address(address: str, auth_token: Secret) -> PulsarAddress:
 def _server(parts: SplitResult, default_port: int) -> tuple[str, int]:
     if not parts.hostname or "@" in parts.netloc or parts.path.strip("/") or parts.query or parts.fragment:
         raise ValueError("not a server's address")
+    if ":" in parts.hostname:
+        raise BrokerRefused("Pulsar's client library takes no IPv6 number for a broker's address, but a host's name")
     return parts.hostname, parts.port or default_port

@@ -17,7 +17,6 @@ TOKEN = Secret("the-token")
         ("pulsar://host/", "pulsar://host:6650"),
         ("pulsar+ssl://host", "pulsar+ssl://host:6651"),
         ("pulsar://a, b:5", "pulsar://a:6650,b:5"),
-        ("pulsar://[::1]:3", "pulsar://[::1]:3"),
     ],
 )
 def test_servers(address: str, text: str) -> None:
@@ -46,3 +45,8 @@ def test_what_is_no_address_is_refused_and_not_shown(address: str) -> None:
     with pytest.raises(BrokerRefused, match="not of the form") as caught:
         parse_address(address, TOKEN)
     assert "the-token" not in str(caught.value)
+
+
+def test_what_the_client_library_does_not_take_is_refused() -> None:
+    with pytest.raises(BrokerRefused, match="no IPv6 number"):
+        parse_address("pulsar://[::1]:3", TOKEN)
