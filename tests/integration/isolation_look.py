@@ -8,6 +8,7 @@ NAMEs are files that must not be found. It says `ready` in the directory, and wa
 # What the kernel says of a place counts here, not the parts of a path.
 # ruff: noqa: PTH108, PTH109, PTH110, PTH115, PTH116, PTH118, PTH119, PTH120, PTH123, PTH207, PTH208
 
+import ctypes
 import glob
 import grp
 import json
@@ -89,6 +90,13 @@ def devices_work() -> bool:
     return read("/dev/zero", 2) == "\0\0" and len(read("/dev/urandom", 2)) == 2
 
 
+def session_keyring() -> int:
+    """Its serial number: who has the same one shares it."""
+    (keyctl,) = (number for machine, number in (("x86_64", 250), ("aarch64", 219)) if machine == os.uname().machine)
+    found: int = ctypes.CDLL(None).syscall(keyctl, 0, -3, 0)
+    return found
+
+
 def mounts() -> list[list[str]]:
     """Mount point, options, type and options of the file system."""
     lines = (line.split() for line in read("/proc/self/mountinfo").splitlines())
@@ -115,7 +123,7 @@ def main(io: str, *hidden: str) -> None:
         "may_mount": succeeds("mount", "-t", "tmpfs", "tmpfs", "/tmp"),
         "may_unshare": succeeds("unshare", "--user", "true"),
         "may_trace_1": os.access("/proc/1/mem", os.R_OK),
-        "keys": read("/proc/keys"),
+        "session_keyring": session_keyring(),
         "processes": len(of_processes("stat")),
         "environments": of_processes("environ"),
         "command_lines": of_processes("cmdline"),

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import trio
+from isolation_look import session_keyring
 
 from ewms.pilot.containers import open_platform
 from ewms.pilot.containers.base import ContainerSpec, Mount
@@ -98,6 +99,7 @@ def pilot(directory: Path) -> dict[str, Any]:
         "namespaces": {path.name: str(path.readlink()) for path in Path("/proc/self/ns").iterdir()},
         "hosts": Path("/etc/hosts").read_text("latin-1"),
         "resolv.conf": Path("/etc/resolv.conf").read_text("latin-1"),
+        "session_keyring": session_keyring(),
         "command_lines": _command_lines(),
         "directory": str(directory),
         "marked": [str(path) for path in _marked(directory) if path.exists()],
