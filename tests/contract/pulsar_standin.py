@@ -210,6 +210,11 @@ class Standin:
             subscription.dispatch()
         return position
 
+    async def until_seen(self, command: Command, times: int = 1) -> None:
+        with trio.fail_after(60):
+            while self.seen.count(command) < times:  # noqa: ASYNC110  nobody tells
+                await trio.sleep(0.02)
+
     def unload(self, topic: str) -> None:
         """Send its readers away, as a broker does that hands a topic over to another one."""
         for subscription in self.topics[topic].values():
