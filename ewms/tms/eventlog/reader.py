@@ -8,8 +8,8 @@ import attrs
 
 from ewms.tms.eventlog.format import cut
 
-BATCH: Final = 1 << 20
-"""Bytes read at once: some 8,000 events, whose tallying takes some 10 ms."""
+BATCH: Final = 1 << 18
+"""Bytes read at once: as many as a processor's cache holds with what is made of them (1 MiB takes a fifth longer)."""
 LONGEST_EVENT: Final = 16 << 20
 """So many bytes without a terminator are no event that is still being written: they are skipped."""
 _HEAD: Final = 200
