@@ -13,6 +13,7 @@ from ewms.tms.eventlog.statuses import (
     EFFECTS,
     ENDED,
     NO_PILOT_STATUS,
+    SUBMITTED,
     JobState,
     JobStatus,
     after,
@@ -33,7 +34,7 @@ JsonObject = dict[str, Any]
 
 
 class Cluster:
-    """The tally of one cluster. `codes`, `counts`, `moves` and `errors` are open to the loop in `tally.py`."""
+    """The tally of one cluster. `codes`, `counts`, `moves`, `errors`, `ends` are open to the loop in `tally.py`."""
 
     # One of these for each cluster of a log, not for each job.
 
@@ -54,6 +55,8 @@ class Cluster:
         """What a sign (an event's number, or a chirp's status text) makes of a state, as far as that was asked for."""
         self.errors: dict[int, str] = {}
         """The group of the current error of each job that has one."""
+        self.ends: list[bytes] = []
+        """Events that ended jobs and whose times were not read yet: only the last one's counts, and dates are slow."""
         self._states: list[JobState] = [JobState("", None)]
         self._codes: dict[JobState, int] = {}
         self._groups: Counter[str] = Counter()
@@ -71,12 +74,15 @@ class Cluster:
             self.codes.frombytes(bytes(missing * self.codes.itemsize))
         return True
 
-    def after(self, number: bytes, old: int, pilot_status: str | None) -> int:
-        """The code of what an event, or a told pilot status, makes of a state."""
-        before = self._states[old] if old else None
-        return self._code(
-            after(EFFECTS[number], before) if pilot_status is None else with_pilot_status(pilot_status, before)
-        )
+    def after(self, number: bytes, old: int) -> int:
+        """The code of what an event makes of a state; one that says only that a job is there changes no known one."""
+        if number == SUBMITTED:
+            return old or self._code(JobState(JobStatus.IDLE, None))
+        return self._code(after(EFFECTS[number], self._states[old] if old else None))
+
+    def after_told(self, pilot_status: str, old: int) -> int:
+        """The code of what a pilot's status makes of a state."""
+        return self._code(with_pilot_status(pilot_status, self._states[old] if old else None))
 
     def set_state(self, proc: int, state: JobState) -> bool:
         """Put a job into a state; True if that is news."""
@@ -121,9 +127,13 @@ class Cluster:
             del self._groups[group], self._examples[group]
         return True
 
-    def end_of_job(self, event: bytes, near: date) -> None:
-        """The event that ended a job; the last of them ends a plain cluster."""
-        self._last_end = event_time(event, near) or self._last_end
+    def note_ends(self, near: date) -> None:
+        """Take over when the last of the new `ends` was: it ends a plain cluster."""
+        while self.ends:
+            at = event_time(self.ends.pop(), near)
+            if at is not None:
+                self._last_end = at
+                self.ends.clear()
 
     def close(self, at: int | None) -> bool:
         """The cluster left the queue: keep its final numbers, give the jobs' memory back; True if that is news."""

@@ -90,7 +90,7 @@ class Tally:
                 cluster.counts[new] += 1
                 self._news.add(cluster.cluster_id)
                 if sign in _ENDING:
-                    cluster.end_of_job(event, self.near)
+                    cluster.ends.append(event)
             if cluster.errors and sign in NEW_RUN and cluster.forget_error(proc):
                 self._news.add(cluster.cluster_id)
         self._note_news()
@@ -100,6 +100,7 @@ class Tally:
         self.changed |= self._news
         for cluster_id in self._news:
             self._dumps.pop(cluster_id, None)
+            self.clusters[cluster_id].note_ends(self.near)
         self._news.clear()
 
     def _cluster(self, text: bytes) -> Cluster:
@@ -111,11 +112,14 @@ class Tally:
         return cluster
 
     def _learn(self, cluster: Cluster, sign: bytes, old: int) -> int:
-        pilot_status = None if sign in EFFECTS else classad_value(sign[len(_STATUS) :])[:_MAX_STATUS]
-        return cluster.after(sign, old, pilot_status)
+        if sign.startswith(_STATUS):
+            return cluster.after_told(classad_value(sign[len(_STATUS) :])[:_MAX_STATUS], old)
+        return cluster.after(sign, old)
 
     def _rare(self, cluster: Cluster, proc: int, sign: bytes, event: bytes) -> dict[int, int] | None:
         """What no move is known for: the moves to fill in, or None if all was done here."""
+        if sign == statuses.SUBMITTED and cluster.named_by_note:
+            return cluster.moves.setdefault(sign, {})
         if sign in self._special:
             if self._special[sign](cluster, proc, event):
                 self._news.add(cluster.cluster_id)
@@ -153,6 +157,7 @@ class Tally:
         return True
 
     def _cluster_removed(self, cluster: Cluster, _proc: int, event: bytes) -> bool:
+        cluster.note_ends(self.near)
         return cluster.close(event_time(event, self.near))
 
     def _paused(self, cluster: Cluster, _proc: int, event: bytes) -> bool:
