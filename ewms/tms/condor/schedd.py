@@ -99,6 +99,7 @@ class HelperSchedd:
 
     async def query(self, constraint: str, projection: Sequence[str], *, cluster_ads: bool = False) -> list[Ad]:
         """See `base.Schedd`."""
+        self._writes.check_gone()  # what is not in the queue now may still come
         ads: list[Ad] = await self._reads.call(
             "query", constraint=constraint, projection=list(projection), cluster_ads=cluster_ads
         )
@@ -177,7 +178,7 @@ class _Lane:
         kept = False
         try:
             if self._helper is None:
-                self._check_gone()
+                self.check_gone()
                 self._helper = await self._start.helper(self._name)
             reply = await self._helper.exchange(request)
             # After "unreachable" a new helper: it has no stale session with a schedd that was restarted.
@@ -191,7 +192,8 @@ class _Lane:
                 if not helper.is_gone:
                     self._undead = helper
 
-    def _check_gone(self) -> None:
+    def check_gone(self) -> None:
+        """Raise `CondorUnreachable` while a call may be under way of a helper that was killed."""
         if self._undead is not None and not self._undead.is_gone:
             raise CondorUnreachable(
                 f"an earlier helper (pid {self._undead.pid}) was killed and is not gone, and its last call may still"

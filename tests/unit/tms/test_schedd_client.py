@@ -3,8 +3,9 @@
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,25 @@ async def test_what_is_wrong_with_the_helper_itself_is_told_with_its_traceback_a
         assert len(fake.started()) == 3
 
 
+async def test_the_queue_is_not_asked_while_a_killed_submit_may_still_get_through(
+    fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schedd_module, "REAP_TIMEOUT", 0.1)
+    async with open_schedd(fake.command) as schedd:
+        with monkeypatch.context() as context:
+            context.setattr(trio.Process, "kill", lambda _self: None)
+            await cancel_when_started(fake, partial(schedd.act, "remove", "hang", reason="r"))
+            (pid,) = fake.alive()
+        with pytest.raises(CondorUnreachable, match=f"pid {pid}.* is not gone"):
+            await ask(schedd, "x")
+        os.kill(pid, signal.SIGKILL)
+        with trio.fail_after(60):
+            while is_alive(pid):
+                with suppress(CondorUnreachable):
+                    await ask(schedd, "x")
+        await ask(schedd, "x")
+
+
 async def test_a_refusal_keeps_the_helper(fake: Fake) -> None:
     async with open_schedd(fake.command) as schedd:
         with pytest.raises(CondorRefused, match="in HTCondor's words"):
@@ -147,6 +167,13 @@ async def test_a_helper_that_is_not_there_is_broken() -> None:
             await ask(schedd, "x")
 
 
+async def cancel_when_started(fake: Fake, call: Callable[[], Awaitable[object]]) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(call)
+        await until_started(fake, 1)
+        nursery.cancel_scope.cancel()
+
+
 async def test_nothing_is_asked_in_the_place_of_a_killed_helper_until_it_is_gone(
     fake: Fake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,8 +182,7 @@ async def test_nothing_is_asked_in_the_place_of_a_killed_helper_until_it_is_gone
     async with open_schedd(fake.command) as schedd:
         with monkeypatch.context() as context, capture_logs() as logs:
             context.setattr(trio.Process, "kill", lambda _self: None)
-            with trio.move_on_after(0.5):
-                await ask(schedd, "hang")
+            await cancel_when_started(fake, partial(ask, schedd, "hang"))
             (pid,) = fake.alive()
         assert [line["event"] for line in logs if line["log_level"] == "error"] == [
             "schedd helper does not die: nothing is asked in its place until it is gone"
