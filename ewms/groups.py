@@ -24,7 +24,7 @@ def told_as(kind: type[E], tell: Callable[[list[E]], BaseException]) -> Iterator
     """
     try:
         yield
-    except BaseException as error:
+    except (kind, BaseExceptionGroup) as error:
         found = [leaf for leaf in leaves(error) if isinstance(leaf, kind)]
         if len(found) < len(list(leaves(error))):
             raise
