@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
+
+# Shells start what runs in the background with SIGINT ignored, and children inherit that; some tests send it to theirs.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Our logs go where pytest collects them, and a failed test's report is not drowned by those who answer polls.
 structlog.configure(

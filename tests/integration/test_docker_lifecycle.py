@@ -19,7 +19,7 @@ import trio
 from ewms.testing.docker import CGROUP_PREFIX, open_docker
 from ewms.testing.pool.cgroups import cgroups_here, remove_cgroups
 
-END_DEADLINE_S = 20
+END_DEADLINE_S = 60
 
 
 @pytest.mark.docker

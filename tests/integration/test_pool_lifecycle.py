@@ -15,7 +15,7 @@ pytestmark = pytest.mark.pool
 
 OPENER = Path(__file__).with_name("pool_opener.py")
 OPEN_DEADLINE_S = 300
-END_DEADLINE_S = 20
+END_DEADLINE_S = 60
 
 
 def processes_in(namespace: str) -> set[int]:
