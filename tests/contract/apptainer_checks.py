@@ -62,7 +62,7 @@ class World(Bench):
         target, recipe = self.directory / name, self.directory / "recipe.def"
         recipe.write_text(f'Bootstrap: localimage\nFrom: {self.small}\n%runscript\n    exec "$@"\n')
         argv = ["apptainer", "--silent", "build", str(target), str(recipe)]
-        subprocess.run(argv, check=True, env={**os.environ, "HOME": str(self.directory / "home")})
+        subprocess.run(argv, check=True, env={"PATH": os.environ["PATH"], "HOME": str(self.directory / "home")})
         return target
 
     async def runs(self, image: str) -> bool:

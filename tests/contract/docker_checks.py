@@ -101,7 +101,7 @@ async def what_a_container_used_is_known(bench: Bench) -> None:
     work = (
         "import time; x = bytearray(80_000_000); end = time.process_time() + 1.5\nwhile time.process_time() < end: pass"
     )
-    async with bench.start("sh", "-c", 'python3 -c "$1"; sleep 1.2', "sh", work) as container:
+    async with bench.start("sh", "-c", 'python3 -c "$1"; sleep 4', "sh", work) as container:
         assert await container.wait() == 0
     assert 1.4 < (container.usage.cpu_s or 0) < 4
     assert 80_000_000 < (container.usage.peak_memory or 0) < 200_000_000
