@@ -39,9 +39,9 @@ async def test_todays_submission_runs_our_pilot(pool: "Pool") -> None:
     directory = jobs / f"ewms-taskforce-{TASKFORCE}"
     await pool.run(["mkdir", "--parents", str(directory)])
     envfile = with_places((CAPTURED / ENVFILE_NAME).read_text(), places)
-    path = str(directory / ENVFILE_NAME)
-    await pool.run(["install", "--mode=600", "/dev/null", path])
-    await pool.run(["tee", path], stdin=envfile.encode())
+    private = str(directory / ENVFILE_NAME)
+    await pool.run(["install", "--mode=600", "/dev/null", private])
+    await pool.run(["tee", private], stdin=envfile.encode())
     description = json.loads(with_places((CAPTURED / "submit-description.json").read_text(), places))
     # The cluster's number is in those paths, and their directory would have to be there before it is known.
     description |= {name: str(directory / f"$(ProcId).{name}") for name in ("output", "error")}
