@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import trio
 from tms_virtual import World
@@ -19,11 +18,19 @@ def introduce(world: World, log: Path, clusters: Mapping[str, int], *, workers: 
     if not clusters:
         return
     pattern = document(world, world.bench.order(n_workers=workers))
+    workflow = state.workflow(pattern["workflow_id"])
     state.store.save([("taskforces", {**pattern, "phase": "condor-complete"})])
     now = time.time()
     for uuid, cluster_id in clusters.items():
-        there: dict[str, Any] = {"phase": "condor-submit", "cluster_id": cluster_id, "job_event_log_fpath": str(log)}
-        state.store.save([("taskforces", {**pattern, "taskforce_uuid": uuid, **there})])
+        # Each of a workflow of its own: who stops one stops no other.
+        ids = {"taskforce_uuid": uuid, "workflow_id": f"WF-{uuid}"}
+        there = {"phase": "condor-submit", "cluster_id": cluster_id, "job_event_log_fpath": str(log)}
+        state.store.save(
+            [
+                ("workflows", {**workflow, "workflow_id": ids["workflow_id"]}),
+                ("taskforces", {**pattern, **ids, **there}),
+            ]
+        )
         ledger.write_now(
             Entry(
                 taskforce_uuid=uuid,
@@ -43,7 +50,7 @@ def document(world: World, uuid: str) -> Document:
     return world.bench.standin.state.taskforce_document(uuid)
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait, asking often."""
+async def until(condition: Callable[[], bool], every: float = 0.002) -> None:
+    """Wait, asking every so many s."""
     while not condition():  # noqa: ASYNC110  nothing tells of a change at the stand-in
-        await trio.sleep(0.002)
+        await trio.sleep(every)

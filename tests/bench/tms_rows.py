@@ -95,7 +95,7 @@ async def report_changes(world: World, known: list[str], rounds: int) -> None:
     for proc in range(rounds):
         for cluster_id in range(1, 6):
             world.bench.schedd.write(cluster_id, "001", proc, "Job executing on host: <127.0.0.1:9618>")
-        await until(partial(has_running, world, known[0], proc + 1))
+        await until(partial(has_running, world, known[0], proc + 1), every=0.1)  # asking costs, too
 
 
 async def be_quiet(_world: World, _known: list[str], seconds: int) -> None:
