@@ -115,9 +115,15 @@ class Ways:
         while not is_time():  # noqa: ASYNC110
             await trio.sleep(_POLL_S)
         asked = ["condor_q", "-constraint", f"({constraint}) && JobStatus == 2", "-af:j", "ClusterId"]
-        while not (running := (await self.pool.run(asked)).stdout.decode().split()):  # noqa: ASYNC110  only asking tells
+        while True:
+            running = (await self.pool.run(asked)).stdout.decode().split()
+            # One that is found may end before it is told.
+            if (
+                running
+                and not (await self.pool.run(["condor_vacate_job", "-fast", running[0]], check=False)).returncode
+            ):
+                return
             await trio.sleep(_POLL_S)
-        await self.pool.run(["condor_vacate_job", "-fast", running[0]])
 
 
 def _half_time(log: Path, case: Case) -> Callable[[], bool]:
