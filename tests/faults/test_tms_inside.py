@@ -74,6 +74,8 @@ async def test_a_life_under_systemd_with_metrics(ground: Ground, tmp_path: Path,
             assert health.status_code == 200
             assert health.json() | {"status": ""} == {"healthy": True, "ready": True, "stuck": {}, "status": ""}
             found = samples((await fetch(port, "/metrics")).text)
+            # systemd hears of it with the next ping of the watchdog, a moment after the WMS has
+            await until(lambda: "jobs: 2 RUNNING" in said[-1])
             running.terminate()
             with trio.fail_after(60):
                 assert await running.wait() == 0
