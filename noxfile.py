@@ -35,7 +35,7 @@ def install(session: nox.Session, *extras: str, also: tuple[str, ...] = ()) -> N
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Formatting, ruff, flake8-async, and the import rules."""
+    """Formatting, ruff, flake8-async, the import rules, and shell scripts."""
     install(session, "demo", also=("lint",))
     session.run("ruff", "format", "--check", ".")
     session.run("ruff", "check", ".")
@@ -43,6 +43,7 @@ def lint(session: nox.Session) -> None:
     # where one side need not wait), 127 (httpx is this project's choice).
     session.run("flake8-async", "--disable", "ASYNC114,ASYNC124,ASYNC127,ASYNC128,ASYNC9")
     session.run("lint-imports")
+    session.run("shellcheck", ".ci/run", *map(str, sorted(Path("containers").glob("*/*.sh"))))
 
 
 @nox.session
