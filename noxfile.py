@@ -85,6 +85,15 @@ def sweep(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """Inputs made to break what takes bytes from outside; `-- --minutes 10 --target log-damage`, `-- --list`."""
+    install(session, "demo", also=("tests",))
+    # Compiled, and not there for every machine; what runs without it says so.
+    session.install("--only-binary", ":all:", *groups("fuzz"), success_codes=[0, 1])
+    session.run("python", "-m", "tests.fuzz", *session.posargs)
+
+
+@nox.session
 def demo(session: nox.Session) -> None:
     """The main job on this machine; `-- --pool` or `-- --embedded` forces one ground."""
     install(session, "demo")

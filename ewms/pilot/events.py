@@ -147,7 +147,7 @@ def infile_bytes(data: Any, extension: str) -> bytes:
     """What a task's infile holds: text as UTF-8, bytes as they are, other values as JSON in a `.json` file.
 
     Raises:
-        EventError: the value needs a `.json` file, or its text cannot be written as UTF-8.
+        EventError: the value needs a `.json` file, is nested too deep, or its text cannot be written as UTF-8.
     """
     if isinstance(data, bytes):
         return data
@@ -160,7 +160,10 @@ def infile_bytes(data: Any, extension: str) -> bytes:
         raise EventError(
             f"the event's data is {_kind(data)}, which needs a .json infile, but the infile extension is {extension!r}"
         )
-    return json.dumps(data).encode()
+    try:
+        return json.dumps(data).encode()
+    except RecursionError as error:  # less of the stack is left than when it was read
+        raise EventError(f"the event's data cannot be written as JSON: {error}") from error
 
 
 def outfile_data(raw: bytes, extension: str) -> Any:

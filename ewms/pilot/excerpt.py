@@ -43,12 +43,13 @@ def _of_the_runtime(line: str) -> str:
 
 def last_traceback(stderr: str) -> str:
     """The last Python traceback from its heading to its exception's line; "" if there is none."""
-    start = stderr.rfind(_TRACEBACK)
-    if start < 0:
+    # Lines end in more ways than with a new-line: a progress bar ends its own with a carriage return.
+    lines = stderr.splitlines()
+    start = next((number for number in reversed(range(len(lines))) if _TRACEBACK in lines[number]), None)
+    if start is None:
         return ""
+    lines = lines[start:]
     # A traceback inside an exception group is indented behind `|`; a plain one may be indented as a whole.
-    start = stderr.rfind("\n", 0, start) + 1
-    lines = stderr[start:].splitlines()
     margin = lines[0][: lines[0].index(_TRACEBACK)]
     kept = [lines[0]]
     for line in lines[1:]:

@@ -16,7 +16,7 @@ import attrs
 import structlog
 import trio
 
-from ewms.contract import PilotStatus
+from ewms.contract import ENVFILE_NAME, PilotStatus
 from ewms.pilot import arguments, tokens
 from ewms.pilot import lease as leases
 from ewms.pilot import place as places
@@ -24,7 +24,7 @@ from ewms.pilot.brokers import open_broker
 from ewms.pilot.brokers.base import Broker, QueueAddress, Sink, Source
 from ewms.pilot.containers import open_platform
 from ewms.pilot.containers.base import Mount, Platform
-from ewms.pilot.containers.mounts import checked
+from ewms.pilot.containers.mounts import checked, keep_apart
 from ewms.pilot.containment import Meter, Paths, Recipe, run
 from ewms.pilot.copies import Copies
 from ewms.pilot.directories import DataDirectory, Kept
@@ -169,12 +169,18 @@ class Pilot:
         queues = [*settings.incoming, *settings.outgoing, *([settings.deadletter] if settings.deadletter else [])]
         return tokens.warnings(queues, self.lease.ends, time.time())
 
+    def _secret_files(self) -> list[Path]:
+        """Where queue tokens and the cookie of chirp are, on a worker."""
+        known = (Path(ENVFILE_NAME).absolute(), self.settings.chirp_config)
+        return [path for path in known if path is not None and path.exists()]
+
     async def _recipe(self, platform: Platform, kind: str) -> Recipe:
         """What to run for each task, or once as init container; checks what can be checked beforehand."""
         settings = self.settings
         mounts = (hub_mount(self.data), *(Mount(path, path, read_only=True) for path in settings.external))
         if platform.isolates:
-            checked(mounts)
+            _, *external = checked(mounts)
+            keep_apart(external, self._secret_files(), self.data.root)
         is_task = kind == "task"
         return Recipe(
             image=await platform.prepare(settings.task_image if is_task else settings.init_image),

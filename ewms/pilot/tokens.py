@@ -25,7 +25,11 @@ def token_expiry(token: Secret) -> float | None:
     ends = claims.get("exp") if isinstance(claims, dict) else None
     if isinstance(ends, bool) or not isinstance(ends, int | float):
         return None
-    return float(ends) if math.isfinite(ends) else None
+    try:
+        moment = float(ends)
+    except OverflowError:
+        return None  # JSON's whole numbers have no end
+    return moment if math.isfinite(moment) else None
 
 
 def warnings(queues: Iterable[QueueAddress], lease_ends: float | None, now: float) -> list[str]:

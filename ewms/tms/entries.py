@@ -65,7 +65,7 @@ def parse(content: bytes) -> Entry:
     """An entry from its file; unknown keys (a newer version's) are ignored. Raises `LedgerDamaged`."""
     try:
         return _converter.structure(json.loads(content), Entry)
-    except (ValueError, TypeError, cattrs.BaseValidationError) as error:
+    except (ValueError, TypeError, RecursionError, cattrs.BaseValidationError) as error:
         raise LedgerDamaged(f"{type(error).__name__}: not a ledger entry") from error
 
 

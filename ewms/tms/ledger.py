@@ -84,7 +84,7 @@ class Ledger:
         """As `read`, without a thread."""
         path = self._path(uuid)
         try:
-            return parse(path.read_bytes())
+            return _own(uuid, path.read_bytes())
         except FileNotFoundError:
             return None
         except LedgerDamaged as error:
@@ -111,6 +111,14 @@ class Ledger:
 
     def _path(self, uuid: str) -> Path:
         return self._directory / f"{uuid}.json"
+
+
+def _own(uuid: str, content: bytes) -> Entry:
+    """The entry in this taskforce's file; raises `LedgerDamaged`, also if it is another taskforce's."""
+    entry = parse(content)
+    if entry.taskforce_uuid != uuid:
+        raise LedgerDamaged("it is of another taskforce")
+    return entry
 
 
 def _unknown(uuid: str) -> Entry:

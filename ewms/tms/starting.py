@@ -21,6 +21,7 @@ from ewms.tms.entries import Entry
 from ewms.tms.errors import OrderRefused
 from ewms.tms.expressions import check_expressions
 from ewms.tms.files import write_atomically
+from ewms.tms.inputfiles import check_input_files
 from ewms.tms.outbox import Stage
 from ewms.tms.submission import Submission, build
 from ewms.tms.submit_language import checked_uuid
@@ -197,6 +198,8 @@ async def _prepare(ctx: Context, order: StartOrder, entry: Entry | None) -> Subm
     """Build and check what to submit; envfile and intent are on disk when this returns."""
     log_path = Path(entry.log_path) if entry and entry.log_path else ctx.settings.job_dir / day_log_name(today())
     submission = build(order, ctx.settings, log_path, ctx.avoided())
+    asked = order.taskforce.pilot_config.input_files
+    await trio.to_thread.run_sync(check_input_files, asked, ctx.settings.job_dir)
     await check_expressions(ctx.schedd, submission)
     entry = Entry(
         taskforce_uuid=submission.taskforce_uuid,

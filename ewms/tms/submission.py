@@ -135,6 +135,8 @@ def _input_files(taskforce: Taskforce, job_dir: Path) -> list[str]:
     for path in paths:
         if PurePosixPath(path).name == ENVFILE_NAME:
             raise OrderRefused(f"pilot_config.input_files: {path!r} has the name of the TMS's own envfile")
+        if path.lower().startswith("file:"):
+            raise OrderRefused(f"pilot_config.input_files: {path!r} is a file of whatever machine reads it; use a path")
         if "://" in path:
             continue
         if not path.startswith("/"):

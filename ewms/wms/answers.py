@@ -53,10 +53,10 @@ def judge(call: str, answer: Answer) -> Any:
 
 
 def decode(answer: Answer) -> Any:
-    """The JSON value of the body; None if it is not JSON."""
+    """The JSON value of the body; None if it is not JSON, or nested too deep to be anything of the WMS's."""
     try:
         return json.loads(answer.body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 
@@ -67,7 +67,7 @@ def retry_after(answer: Answer, now: datetime) -> float | None:
         return float(text)
     try:
         return max(0.0, (parsedate_to_datetime(text) - now).total_seconds())
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
 
 

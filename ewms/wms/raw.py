@@ -40,9 +40,12 @@ def failed_uuids(answer: Any) -> frozenset[str]:
     if results is None:
         return frozenset()
     try:
-        return frozenset(result["uuid"] for result in results if result["status"] == "failed")
+        uuids = frozenset(result["uuid"] for result in results if result["status"] == "failed")
     except (KeyError, TypeError):
-        raise WMSMalformed("answer to a status batch", ["expected results: [{uuid, status}]"]) from None
+        uuids = None
+    if uuids is None or not all(isinstance(uuid, str) for uuid in uuids):
+        raise WMSMalformed("answer to a status batch", ["expected results: [{uuid, status}]"])
+    return uuids
 
 
 def read_page(answer: Any) -> tuple[list[dict[str, Any]], str | None]:

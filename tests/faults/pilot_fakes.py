@@ -60,6 +60,8 @@ class World:
     """Variables that are not the pilot's own."""
     listening_since: float | None = -math.inf
     """Of all sources."""
+    isolates: bool = False
+    """Whether containers see their mounts only."""
     redeliver: bool = False
     """Whether a rejected or handed-back event comes again."""
     published: list[tuple[str, events.Event]] = attrs.field(factory=list)
@@ -128,7 +130,7 @@ class World:
 
     @asynccontextmanager
     async def _open_platform(self, settings: PilotSettings) -> AsyncIterator[Platform]:
-        yield FakePlatform(self)
+        yield FakePlatform(self, isolates=self.isolates)
 
 
 @attrs.frozen

@@ -32,6 +32,22 @@ def checked(mounts: Sequence[Mount]) -> tuple[Mount, ...]:
     return real
 
 
+def keep_apart(mounts: Iterable[Mount], secrets: Iterable[Path], tasks: Path) -> None:
+    """Refuse resolved mounts that would show a task the pilot's own files, or those of other tasks.
+
+    `secrets` are files that no task may read, `tasks` is the directory of all tasks' files.
+
+    Raises:
+        MountRefused: one of them would.
+    """
+    hidden = [secret.resolve() for secret in secrets]
+    for mount in mounts:
+        if held := next((each for each in hidden if each.is_relative_to(mount.source)), None):
+            raise MountRefused(f"cannot mount {mount.source}: {held.name} is in it, which is the pilot's own")
+        if mount.source.is_relative_to(tasks.resolve()):
+            raise MountRefused(f"cannot mount {mount.source}: the files of other tasks are there")
+
+
 def resolved(mount: Mount) -> Mount:
     """`mount` with its source's symlinks resolved.
 
@@ -53,7 +69,7 @@ def problems(mounts: Iterable[Mount]) -> Iterable[str]:
     """What is wrong with resolved mounts, one line each."""
     seen: dict[PurePosixPath, Mount] = {}
     for mount in mounts:
-        target = PurePosixPath(mount.target)
+        target = _plain(mount.target)
         if reason := _refusal(mount, target):
             yield f"cannot mount {mount.source} at {mount.target}: {reason}"
         if (other := seen.get(target)) is not None:
@@ -66,17 +82,24 @@ def mount_option(mount: Mount) -> str:
     fields = ["type=bind", f"source={mount.source}", f"target={mount.target}"]
     if mount.read_only:
         fields.append("readonly")
-    return ",".join(f'"{each.replace(chr(34), chr(34) * 2)}"' if set(each) & set(',"\n') else each for each in fields)
+    special = set(',"\r\n')
+    return ",".join(f'"{each.replace(chr(34), chr(34) * 2)}"' if set(each) & special else each for each in fields)
+
+
+def _plain(path: PurePath) -> PurePosixPath:
+    """The path as Linux reads it: POSIX, and so pathlib, lets `//proc` be another place than `/proc`."""
+    return PurePosixPath("/" + str(path).lstrip("/")) if path.is_absolute() else PurePosixPath(path)
 
 
 def _refusal(mount: Mount, target: PurePosixPath) -> str | None:
+    source = _plain(mount.source)
     if not target.is_absolute() or ".." in target.parts or target == PurePosixPath("/"):
         return "its target must be an absolute path without `..`, and not the root"
-    if mount.source == Path("/"):
+    if source == PurePosixPath("/"):
         return "the whole host may not be mounted"
-    if place := _within(mount.source, NEVER_FROM):
+    if place := _within(source, NEVER_FROM):
         return f"{place} of the host may not be mounted"
-    if not mount.read_only and (place := _within(mount.source, ONLY_READ)):
+    if not mount.read_only and (place := _within(source, ONLY_READ)):
         return f"{place} of the host may only be mounted read-only"
     if not mount.read_only and (place := _within(target, NEVER_WRITABLE_TARGET)):
         return f"no writable mount may cover {place}"

@@ -3,7 +3,7 @@
 import inspect
 import json
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 import attrs
 
@@ -68,8 +68,10 @@ def decode_reply(line: bytes) -> Reply:
     match _object(line):
         case {"id": int() | None as id_, "ok": value}:
             return Reply(id_, value=value)
-        case {"id": int() | None as id_, "error": {"kind": kind, "message": str(message), **more}} if kind in KINDS:
-            return Reply(id_, failure=Failure(kind, message, str(more.get("trace", ""))))
+        case {"id": int() | None as id_, "error": {"kind": str(kind), "message": str(message), **more}} if (
+            kind in KINDS
+        ):
+            return Reply(id_, failure=Failure(cast("ErrorKind", kind), message, str(more.get("trace", ""))))
     raise WireError(f"not a reply: {_shown(line)}")
 
 
@@ -90,7 +92,7 @@ def _line(message: Mapping[str, Any]) -> bytes:
 def _object(line: bytes) -> Any:
     try:
         return json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise WireError(f"not JSON: {_shown(line)}") from error
 
 

@@ -1,10 +1,12 @@
 """A log's position and tallies in one small file, written atomically: a restart reads only what is new.
 
 It is a cache: without it, or with one that cannot be used, a full read of the log gives the same state. So it is not
-forced to the disk: after a power cut either the old or the new one is there, or none that can be read.
+forced to the disk: after a power cut either the old or the new one is there, or none that can be read. Its first line
+has a hash of the rest: a damaged one must not pass for statuses.
 """
 
 import base64
+import hashlib
 import json
 import os
 import tempfile
@@ -19,7 +21,7 @@ from ewms.tms.eventlog.reader import Position
 from ewms.tms.eventlog.tally import Tally
 from ewms.tms.sites import SiteTally
 
-FORMAT: Final = 4
+FORMAT: Final = 5
 _SUFFIX: Final = ".checkpoint.json"
 
 
@@ -53,12 +55,12 @@ def dump(checkpoint: Checkpoint) -> str:
         "head": base64.b64encode(position.head).decode(),
     }
     saved = {
-        "format": FORMAT,
         "position": where,
         "tally": checkpoint.tally.dump(),
         "sites": checkpoint.sites.dump(),
     }
-    return json.dumps(saved, separators=(",", ":"))
+    text = json.dumps(saved, separators=(",", ":"))
+    return f"{json.dumps({'format': FORMAT, 'sha256': _hash(text)})}\n{text}"
 
 
 def save(path: Path, text: str) -> None:
@@ -82,11 +84,19 @@ def load(path: Path, near: date) -> Checkpoint | None:
     except FileNotFoundError:
         return None
     try:
-        saved = json.loads(text)
-        if saved["format"] != FORMAT:
-            raise ValueError(f"format {saved['format']}, not {FORMAT}")  # noqa: TRY301  one reason of many
+        first, _, rest = text.partition("\n")
+        about = json.loads(first)
+        if about["format"] != FORMAT:
+            raise ValueError(f"format {about['format']}, not {FORMAT}")  # noqa: TRY301  one reason of many
+        if about["sha256"] != _hash(rest):
+            raise ValueError("damaged")  # noqa: TRY301
+        saved = json.loads(rest)
         where = saved["position"]
         position = Position(int(where["offset"]), int(where["inode"]), base64.b64decode(where["head"]))
         return Checkpoint(position, Tally.load(saved["tally"], near), SiteTally.load(saved["sites"]))
     except Exception as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -36,6 +36,8 @@ TRACEBACK = 'Traceback (most recent call last):\n  File "a.py", line 1, in <modu
         ),
         ("Traceback (most recent call last):\n  cut off", "Traceback (most recent call last):\n  cut off"),
         ("a\r\nb\r\n", "b"),
+        (f"  9%|9    |\r 50%|55555|\r{TRACEBACK}", TRACEBACK.strip()),
+        (f"page\x0c{TRACEBACK}", TRACEBACK.strip()),
     ],
 )
 def test_excerpt(stderr: str, text: str) -> None:

@@ -42,6 +42,15 @@ def test_targets_that_are_none(target: str) -> None:
 
 def test_the_whole_host_is_refused() -> None:
     assert list(problems([mount("/", ro=True)]))
+    assert list(problems([mount("//", ro=True)]))
+
+
+@pytest.mark.parametrize("place", ["//proc", "//etc", "//usr/lib", "//dev/shm"])
+def test_two_slashes_at_the_beginning_are_one(place: str) -> None:
+    """For POSIX, and pathlib, they may be something else; for Linux they are not."""
+    assert list(problems([mount(place)]))
+    assert list(problems([mount("/data", place)]))
+    assert len(list(problems([mount("/a", "/t"), mount("/b", "//t")]))) == 1
 
 
 def test_a_name_that_only_begins_like_a_place_is_fine() -> None:

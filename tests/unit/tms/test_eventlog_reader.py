@@ -109,6 +109,20 @@ def test_an_unusable_checkpoint_says_so(tmp_path: Path, text: str) -> None:
         checkpoint.load(path, DAY)
 
 
+def test_a_checkpoint_with_a_changed_byte_is_not_believed(tmp_path: Path) -> None:
+    """What it says would be told to the WMS."""
+    path, tally = tmp_path / "c", Tally(DAY)
+    tally.feed(LOG)
+    whole = checkpoint.dump(Checkpoint(Position(12, 34, b"head"), tally, SiteTally()))
+    for place in range(0, len(whole), 7):
+        path.write_text(whole[:place] + chr(ord(whole[place]) ^ 1) + whole[place + 1 :])
+        with pytest.raises(ValueError, match="Error"):
+            checkpoint.load(path, DAY)
+    path.write_text(whole[:-1])
+    with pytest.raises(ValueError, match="damaged"):
+        checkpoint.load(path, DAY)
+
+
 def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
     path = tmp_path / "c"
     checkpoint.save(path, "old")

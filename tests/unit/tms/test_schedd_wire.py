@@ -38,7 +38,17 @@ def test_a_request_is_one_line_and_comes_back() -> None:
 
 @pytest.mark.parametrize(
     "line",
-    [b"", b"{}", b"[]", b"\xff\n", b'{"id": 1}', b'{"id": "1", "ok": 1}', b'{"id": 1, "error": {"kind": "odd"}}'],
+    [
+        b"",
+        b"{}",
+        b"[]",
+        b"\xff\n",
+        b'{"id": 1}',
+        b'{"id": "1", "ok": 1}',
+        b'{"id": 1, "error": {"kind": "odd"}}',
+        b'{"id": 1, "error": {"kind": ["odd"], "message": ""}}',
+        b"[" * 100_000,
+    ],
 )
 def test_other_lines_are_errors(line: bytes) -> None:
     with pytest.raises(WireError):

@@ -25,7 +25,9 @@ def test_an_entry_survives_its_text_form() -> None:
     assert parse(serialize(full).replace(b"{", b'{"of a newer version": 1,', 1)) == full
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"{}", b'{"taskforce_uuid": 1}', b"\xff"])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"null", b"{}", b'{"taskforce_uuid": 1}', b"\xff", b"[" * 100_000]
+)
 def test_a_damaged_entry(content: bytes) -> None:
     with pytest.raises(LedgerDamaged):
         parse(content)
@@ -46,6 +48,20 @@ async def test_reading_writing_changing(tmp_path: Path) -> None:
     adopted = await again.read("TF-2")
     assert adopted is not None
     assert adopted.confirmed_at == 9.0
+
+
+async def test_an_entry_of_another_taskforce_is_damaged(tmp_path: Path) -> None:
+    """Else pruning would remove what the foreign name leads to."""
+    ledger = Ledger(tmp_path / "ledger")
+    kept = tmp_path / "kept.json"
+    kept.touch()
+    foreign = attrs.evolve(ENTRY, taskforce_uuid="../kept", cluster_id=7, completed_at=1.0)
+    (tmp_path / "ledger" / "TF-1.json").write_bytes(serialize(foreign))
+    entry = await ledger.read("TF-1")
+    assert entry is not None
+    assert (entry.taskforce_uuid, entry.cluster_id, entry.is_unsettled) == ("TF-1", None, True)
+    assert await ledger.prune(1e18, at_most=10) == 0
+    assert kept.exists()
 
 
 async def test_one_file_that_cannot_be_read_hides_no_other(tmp_path: Path) -> None:

@@ -33,6 +33,8 @@ def error_body(text: str) -> bytes:
         (Answer(302), WMSUnavailable),
         (Answer(200, b"<html>a login page</html>"), WMSUnavailable),
         (Answer(200, b'{"cut'), WMSUnavailable),
+        (Answer(200, b"[" * 100_000), WMSUnavailable),
+        (Answer(404, b'{"error":' * 100_000), WMSUnavailable),
     ],
 )
 def test_bad_answers(answer: Answer, kind: type[WMSError]) -> None:
@@ -60,6 +62,7 @@ def test_a_refusal_keeps_the_words_and_the_status() -> None:
         ("Sat, 21 Nov 2026 12:01:30 GMT", 90.0),
         ("Sat, 21 Nov 2026 11:00:00 GMT", 0.0),
         ("Sat, 21 Nov 2026 12:01:30", None),
+        ("Sat, 21 Nov 99999999999999999999 12:01:30 GMT", None),
         ("-3", None),
         ("soon", None),
         ("", None),

@@ -38,6 +38,8 @@ def test_results_of_a_batch() -> None:
     assert failed_uuids({}) == frozenset()
     with pytest.raises(WMSMalformed):
         failed_uuids({"results": [{}]})
+    with pytest.raises(WMSMalformed, match="status batch"):
+        failed_uuids({"results": [{"uuid": 7, "status": "failed"}]})
 
 
 @pytest.mark.parametrize(
