@@ -94,6 +94,13 @@ def fuzz(session: nox.Session) -> None:
 
 
 @nox.session
+def load(session: nox.Session) -> None:
+    """Much of everything for minutes: do memory and open files stay what they are? `-- --tiny`, `-- --part log`."""
+    install(session, "demo", also=("bench", "tests"))
+    session.run("python", "-m", "tests.load", *session.posargs, env={"PYTHONPATH": "tests/bench:tests/faults"})
+
+
+@nox.session
 def demo(session: nox.Session) -> None:
     """The main job on this machine; `-- --pool` or `-- --embedded` forces one ground."""
     install(session, "demo")

@@ -16,7 +16,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +24,7 @@ from typing import Any, Final
 from tests.fuzz.child import HAS_ATHERIS, REPORT
 from tests.fuzz.target import CORPUS, Target
 from tests.fuzz.targets import TARGETS
+from tests.marked import put, table
 
 _STARTING_S: Final = 600.0
 """For imports and first inputs, on a busy machine."""
@@ -66,6 +67,23 @@ def show(name: str, report: dict[str, Any]) -> None:
         print(f"  {kind}: {file and CORPUS / name / file}\n{trace}", flush=True)
 
 
+def publish(reports: Mapping[str, Mapping[str, Any]], command: str, page: Path) -> None:
+    """Put a line for each target between the page's marks."""
+    rows = [
+        (
+            f"`{name}`",
+            TARGETS[name].what,
+            f"{report['executions']:,}",
+            f"{report['seconds']:,.0f}",
+            str(len(report["found"])),
+        )
+        for name, report in reports.items()
+    ]
+    engines = ", ".join(sorted({report["engine"] for report in reports.values()}))
+    text = table(("target", "what", "inputs", "s", "findings left"), rows)
+    put(page, "fuzz", f"`{command}`, {engines}, {os.cpu_count()} cores that others used too:\n\n{text}")
+
+
 def main(argv: Sequence[str]) -> int:
     """The command; 1 if something was found."""
     parser = argparse.ArgumentParser(
@@ -74,6 +92,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--minutes", type=float, default=1.0, help="for each target (default: 1)")
     parser.add_argument("--target", action="append", choices=sorted(TARGETS), help="only this one; may be repeated")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="targets at the same time")
+    parser.add_argument("--docs", type=Path, help="put a table of the run into this page")
     parser.add_argument("--list", action="store_true", help="the targets, and end")
     options = parser.parse_args(argv)
     if options.list:
@@ -83,11 +102,14 @@ def main(argv: Sequence[str]) -> int:
     if not HAS_ATHERIS:
         print("atheris is not installed here (dependency group fuzz): Hypothesis makes the inputs")
     chosen = [TARGETS[name] for name in options.target or TARGETS]
-    found = 0
+    reports: dict[str, dict[str, Any]] = {}
     with ThreadPoolExecutor(options.jobs) as pool:
         for target, report in zip(chosen, pool.map(lambda each: fuzz(each, 60 * options.minutes), chosen), strict=True):
             show(target.name, report)
-            found += len(report["found"])
+            reports[target.name] = report
+    found = sum(len(report["found"]) for report in reports.values())
+    if options.docs is not None:
+        publish(reports, f"nox -s fuzz -- --minutes {options.minutes:g}", options.docs)
     print(f"{len(chosen)} targets, {found} findings")
     return int(found > 0)
 

@@ -84,8 +84,10 @@ def with_atheris(run: Run, grown: Path) -> None:
 
     for data in run.target.inputs():
         (grown / file_name(data)).write_bytes(data)
-    quiet = ["-verbosity=0", f"-max_len={_LONGEST}", "-rss_limit_mb=4096", "-timeout=0"]
-    atheris.Setup([sys.argv[0], *quiet, str(grown)], run.once)
+    # Its own limit is of real time, and would find whatever a busy machine does not get to.
+    limits = [f"-max_len={_LONGEST}", "-rss_limit_mb=4096", "-timeout=100000"]
+    places = [f"-artifact_prefix={run.directory}/", str(grown)]
+    atheris.Setup([sys.argv[0], "-verbosity=0", *limits, *places], run.once)
     atheris.Fuzz()
 
 

@@ -204,7 +204,8 @@ _CLOSED: Final = (*_KERNELS, "/etc", "/usr", "/lib", "/lib64", "/bin", "/sbin", 
 def mounts(data: bytes) -> None:
     """A mount: refused, or one that opens no place of the host's own, and one field for each of its parts."""
     source = Source(data)
-    mount = Mount(_path(source), _path(source), source.chance())
+    # Its source is resolved by then.
+    mount = Mount(Path(posixpath.normpath(_path(source))), _path(source), source.chance())
     if not mount.source.is_absolute() or list(problems([mount])):
         return
     option = mount_option(mount)
