@@ -1,7 +1,9 @@
 """One taskforce's entry in the ledger, and its text form (pure)."""
 
 import json
+import math
 from collections.abc import Mapping
+from typing import Any
 
 import attrs
 import cattrs
@@ -74,6 +76,14 @@ def serialize(entry: Entry) -> bytes:
     return json.dumps(attrs.asdict(entry), indent=1).encode() + b"\n"
 
 
+def _moment(value: Any, _: Any) -> float:
+    moment = float(value)
+    if not math.isfinite(moment):  # Python's JSON has NaN, which is neither before nor after anything
+        raise ValueError("not a time")
+    return moment
+
+
 _converter = cattrs.Converter()
+_converter.register_structure_hook(float, _moment)
 # A submit description's values keep their types.
 _converter.register_structure_hook(str | int, lambda value, _: value)

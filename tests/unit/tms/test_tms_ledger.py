@@ -26,7 +26,12 @@ def test_an_entry_survives_its_text_form() -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]", b"null", b"{}", b'{"taskforce_uuid": 1}', b"\xff", b"[" * 100_000]
+    "content",
+    [
+        *(b"", b"{", b"[]", b"null", b"{}", b'{"taskforce_uuid": 1}', b"\xff", b"[" * 100_000),
+        serialize(attrs.evolve(ENTRY, confirmed_at=float("nan"))),
+        serialize(attrs.evolve(ENTRY, intended_at=float("inf"))),
+    ],
 )
 def test_a_damaged_entry(content: bytes) -> None:
     with pytest.raises(LedgerDamaged):
