@@ -38,6 +38,7 @@ GROUPS: dict[str, Group] = {
 def main(quick: bool, groups: tuple[str, ...], runs: int, out: Path, docs: Path | None) -> None:
     """Measure, show tables, and keep every run in a JSON file."""
     console = Console()
+    command = shlex.join(["nox", "-s", "bench", "--", *sys.argv[1:]])
     done: list[Measurement] = []
     for group in groups or tuple(GROUPS):
         try:
@@ -47,10 +48,10 @@ def main(quick: bool, groups: tuple[str, ...], runs: int, out: Path, docs: Path 
             continue
         done.append(measurement)
         results.show(measurement, console)
+        # After each group: what was measured stays when a later one is interrupted.
         results.save(done, machine.facts(), out)
-    if docs is not None:
-        command = shlex.join(["nox", "-s", "bench", "--", *sys.argv[1:]])
-        results.publish(done, machine.facts(), command, docs)
+        if docs is not None:
+            results.publish([measurement], machine.facts(), command, docs)
     console.print(f"all runs: {out}")
 
 
