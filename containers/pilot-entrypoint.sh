@@ -5,10 +5,16 @@
 # whatever options the file itself sets (the one that earlier access points write says `set -x`).
 set +xv
 
+here=.
+case $0 in */*) here=${0%/*} ;; esac
+# shellcheck source=containers/say-versions.sh
+. "$here/say-versions.sh"
+
 envfile=./ewms_htcondor_envfile.sh
 if [ -r "$envfile" ]; then
     exec 3>&2 2>/dev/null
     trap 'echo "the environment file $envfile cannot be read: it is not what a TMS writes" >&3' EXIT
+    # shellcheck disable=SC1090  # what a TMS wrote
     . "$envfile" || exit 1
     set +xv
     trap - EXIT

@@ -1,13 +1,16 @@
 """Fixtures that several suites share: the real things are started once a session, and only when a test asks."""
 
+import json
 import logging
 import os
+import platform
 import shutil
 import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -42,6 +45,20 @@ for noisy in ("httpcore", "httpx", "hypercorn", "ewms.testing.wms"):
 def say(text: str) -> None:
     """Progress, straight to the terminal: building a pool takes a minute."""
     print(f"  … {text}", file=sys.__stderr__, flush=True)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    saw("Python", platform.python_version())
+
+
+def saw(name: str, version: str) -> None:
+    """Note, where EWMS_TEST_VERSIONS names a file, that tests run with this version; `nox -s versions` reads it."""
+    if path := os.environ.get("EWMS_TEST_VERSIONS"):
+        file = Path(path)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        seen = json.loads(file.read_text()) if file.exists() else {}
+        seen.setdefault(name, {})[version] = datetime.now(UTC).date().isoformat()
+        file.write_text(json.dumps(seen))
 
 
 @pytest.fixture(scope="session")
@@ -81,7 +98,19 @@ def pool(session_dir: Path) -> "Iterator[Pool]":
     from ewms.testing.pool import open_pool
 
     with shared(session_dir / "pool", open_pool, wheel=wheel()) as opened:
+        saw("HTCondor", opened.versions.condor)
+        saw("Apptainer", opened.versions.apptainer)
+        saw("RabbitMQ", opened.versions.rabbitmq)
         yield opened
+
+
+@pytest.fixture(scope="session")
+def tms_image(session_dir: Path, pool: "Pool") -> Iterator[str]:
+    """The TMS's image in the pool: its path there, `/images/…:TAG`, for `apptainer run`."""
+    from ewms.testing.pool import open_tms_image
+
+    with shared(session_dir / "tms-image", partial(open_tms_image, pool), wheel=wheel()) as path:
+        yield path
 
 
 @pytest.fixture(scope="session")
@@ -90,6 +119,7 @@ def docker_host(session_dir: Path) -> "Iterator[DockerHost]":
     from ewms.testing.docker import open_docker
 
     with shared(session_dir / "docker-host", open_docker, wheel=wheel()) as opened:
+        saw("Docker", opened.version)
         yield opened
 
 
@@ -108,6 +138,7 @@ def rabbit(session_dir: Path) -> "Iterator[RabbitServer]":
     from ewms.testing.broker import open_rabbitmq
 
     with shared(session_dir / "rabbit", open_rabbitmq) as opened:
+        saw("RabbitMQ", opened.version)
         yield opened
 
 
@@ -117,4 +148,5 @@ def nats(session_dir: Path) -> "Iterator[NatsServer]":
     from ewms.testing.broker import open_nats
 
     with shared(session_dir / "nats", open_nats) as opened:
+        saw("NATS", opened.version)
         yield opened

@@ -21,7 +21,7 @@ from ewms.testing.pool.namespace import CommandFailed, Namespace, open_namespace
 from ewms.testing.pool.places import default_cache_dir, opened_to_all
 from ewms.testing.pool.ports import free_ports
 from ewms.testing.pool.rootfs import root_filesystem
-from ewms.testing.pool.sites import RootPython, site
+from ewms.testing.pool.sites import Needs, RootPython, site
 from ewms.testing.pool.steps import PoolUnavailable, Progress, last_line
 from ewms.testing.pool.surroundings import check_surroundings
 from ewms.testing.pool.wheels import running_wheel
@@ -88,8 +88,9 @@ async def open_docker(
 
         machine, image_root = await root("docker-root"), await root("pilot-root")
         python = RootPython.of(machine)
+        wheel = wheel or running_wheel(work_dir)
         packages = await stack.enter_async_context(
-            site(python, "pilot", wheel or running_wheel(work_dir), cache_dir=cache_dir, progress=progress)
+            site(python, Needs.of_extra("pilot", wheel), wheel, cache_dir=cache_dir, progress=progress)
         )
         cgroup = stack.enter_context(own_cgroup(CGROUP_PREFIX))
         visible = [cache_dir, containers_dir(), *cgroups_here()]

@@ -6,7 +6,7 @@ machine, and in namespaces of its own, so that nothing of it is left afterwards.
 
 from ewms.testing.pool.namespace import CommandFailed
 from ewms.testing.pool.nats import NatsServer
-from ewms.testing.pool.opening import Pool, Versions, open_nats, open_pool, open_rabbitmq
+from ewms.testing.pool.opening import Pool, Versions, open_nats, open_pool, open_rabbitmq, open_tms_image
 from ewms.testing.pool.rabbitmq import RabbitServer
 from ewms.testing.pool.server import BrokerServer
 from ewms.testing.pool.steps import PoolUnavailable
@@ -22,4 +22,5 @@ __all__ = [
     "open_nats",
     "open_pool",
     "open_rabbitmq",
+    "open_tms_image",
 ]

@@ -12,13 +12,13 @@ import trio
 from ewms.secret import Secret
 from ewms.testing.pool.condor import apptainer_version, condor_version, start_condor
 from ewms.testing.pool.data import containers_dir
-from ewms.testing.pool.images import image, pilot_image
+from ewms.testing.pool.images import image, service_image
 from ewms.testing.pool.namespace import Namespace, open_namespace
 from ewms.testing.pool.nats import NatsServer, start_nats
 from ewms.testing.pool.places import default_cache_dir, opened_to_all
 from ewms.testing.pool.rabbitmq import RabbitServer, start_rabbitmq
 from ewms.testing.pool.rootfs import root_filesystem
-from ewms.testing.pool.sites import RootPython, debian_version, site
+from ewms.testing.pool.sites import Needs, RootPython, debian_version, site
 from ewms.testing.pool.steps import Progress, in_parallel
 from ewms.testing.pool.surroundings import check_surroundings
 from ewms.testing.pool.wheels import running_wheel
@@ -27,6 +27,7 @@ _USER: Final = "ewms"
 _PILOT_IMAGE: Final = "/images/ewms-pilot"
 _TASK_IMAGE: Final = "/images/task:1"
 _WORKER_IMAGE: Final = "/images/worker:1"
+_TMS_IMAGE: Final = "/images/ewms-task-management-service"
 
 
 @attrs.frozen
@@ -112,6 +113,28 @@ async def open_pool(
 
 
 @asynccontextmanager
+async def open_tms_image(
+    pool: Pool, work_dir: Path, *, progress: Progress, cache_dir: Path | None = None, wheel: Path | None = None
+) -> AsyncIterator[str]:
+    """The TMS's image, as a directory in `pool`; its path there, which has the form of the production one: `…:TAG`.
+
+    `wheel` is the package in it; without one, the package as it runs here is. It is not part of every pool, because
+    few tests need it.
+
+    Raises:
+        PoolUnavailable: it could not be built.
+    """
+    async with AsyncExitStack() as stack:
+        kit = _Kit(work_dir, cache_dir or default_cache_dir(), progress, stack)
+        root = await kit.root("tms-root")
+        packages = await kit.site(RootPython.of(root), Needs.of_lock("tms"), wheel or running_wheel(work_dir))
+        built = await kit.service_image("tms", root, packages, pool.inside)
+        path = f"{_TMS_IMAGE}:local-{built.name}"
+        await pool.inside.bind(built, path)
+        yield path
+
+
+@asynccontextmanager
 async def open_rabbitmq(
     work_dir: Path, *, progress: Progress, cache_dir: Path | None = None, extra_config: str = ""
 ) -> AsyncIterator[RabbitServer]:
@@ -165,9 +188,9 @@ class _Kit:
             root_filesystem(name, cache_dir=self.cache_dir, progress=self.progress)
         )
 
-    async def site(self, python: RootPython, extra: str, wheel: Path, *pins: str) -> Path:
+    async def site(self, python: RootPython, needs: Needs, wheel: Path) -> Path:
         return await self.stack.enter_async_context(
-            site(python, extra, wheel, cache_dir=self.cache_dir, progress=self.progress, pins=pins)
+            site(python, needs, wheel, cache_dir=self.cache_dir, progress=self.progress)
         )
 
     async def enter(self, root: Path) -> Namespace:
@@ -179,9 +202,9 @@ class _Kit:
             image(name, {"root": root}, inside=inside, cache_dir=self.cache_dir, progress=self.progress)
         )
 
-    async def pilot_image(self, root: Path, site: Path, inside: Namespace) -> Path:
+    async def service_image(self, name: str, root: Path, site: Path, inside: Namespace) -> Path:
         return await self.stack.enter_async_context(
-            pilot_image(root, site, inside=inside, cache_dir=self.cache_dir, progress=self.progress)
+            service_image(name, root, site, inside=inside, cache_dir=self.cache_dir, progress=self.progress)
         )
 
 
@@ -223,17 +246,18 @@ class _Assembly:
         python = RootPython.of(self._root)
         # Client and daemons of two versions may not be able to talk: FS authentication failed between 25 and 23.
         series = debian_version(self._root, "condor").rpartition(".")[0]
-        site_dir = await self.kit.site(python, "tms", self.wheel, f"htcondor~={series}.0")
+        needs = Needs.of_extra("tms", self.wheel, f"htcondor~={series}.0")
+        site_dir = await self.kit.site(python, needs, self.wheel)
         await self._inside.bind(site_dir, python.site_dir)
 
     async def images(self) -> None:
         root = await self.kit.root("pilot-root")
-        packages = await self.kit.site(RootPython.of(root), "nats", self.wheel)
+        packages = await self.kit.site(RootPython.of(root), Needs.of_lock("pilot"), self.wheel)
         await self._entered.wait()
         inside = self._inside
         await inside.bind(await self.kit.image("task", root, inside), _TASK_IMAGE)
         await inside.bind(await self.kit.image("worker", root, inside), _WORKER_IMAGE)
-        pilot = await self.kit.pilot_image(root, packages, inside)
+        pilot = await self.kit.service_image("pilot", root, packages, inside)
         self.pilot_tag = f"local-{pilot.name}"
         await inside.bind(pilot, f"{_PILOT_IMAGE}:{self.pilot_tag}")
 

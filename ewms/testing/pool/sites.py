@@ -1,9 +1,10 @@
-"""Directories of Python packages for the Python of a root file system: this package with one of its extras.
+"""Directories of Python packages for the Python of a root file system: this package and what it depends on.
 
 They are filled from outside (the machine's pip settings, proxies and certificates work there) in two layers, so that a
 change of our own code costs a second: what it depends on, and on top of that itself.
 """
 
+import os
 import platform
 import re
 import shutil
@@ -18,12 +19,10 @@ import attrs
 import trio
 
 from ewms.testing.pool.cache import Scratch, cached
-from ewms.testing.pool.data import digest, file_digest
+from ewms.testing.pool.data import containers_dir, digest, file_digest
 from ewms.testing.pool.steps import Progress, run_step
 from ewms.testing.pool.wheels import DISTRIBUTION, requirements
 
-# pip takes exactly the platforms that it is told: all that a libc 2.41 (trixie) runs, the newest first.
-_GLIBC_MINORS: Final = range(41, 16, -1)
 _COMPILE: Final = 'mount --bind "$1" "$2/mnt" && exec chroot "$2" python3 -m compileall -q -j 0 -s /mnt -p "$3" /mnt'
 
 
@@ -47,35 +46,57 @@ class RootPython:
         return f"/usr/local/lib/python{self.version}/dist-packages"
 
 
+@attrs.frozen
+class Needs:
+    """What our package depends on: what pip is told to get."""
+
+    name: str
+    pip: tuple[str, ...]
+    key: str
+    """Another one for other packages."""
+
+    @classmethod
+    def of_extra(cls, extra: str, wheel: Path, *pins: str) -> "Needs":
+        """The newest that one of the wheel's extras allows, within the requirements in `pins`."""
+        return cls(extra, (f"{wheel}[{extra}]", *pins), digest(extra, *pins, *requirements(wheel)))
+
+    @classmethod
+    def of_lock(cls, lock: str) -> "Needs":
+        """Exactly what `containers/locks/LOCK.txt` says: what a release's image has."""
+        file = containers_dir() / "locks" / f"{lock}.txt"
+        pip = ("--require-hashes", "--no-deps", "--requirement", str(file))
+        return cls(f"{lock}-locked", pip, file_digest(file))
+
+
 @asynccontextmanager
 async def site(
-    python: RootPython, extra: str, wheel: Path, *, cache_dir: Path, progress: Progress, pins: tuple[str, ...] = ()
+    python: RootPython, needs: Needs, wheel: Path, *, cache_dir: Path, progress: Progress
 ) -> AsyncIterator[Path]:
-    """A directory with `wheel`, what its `extra` needs (within the requirements in `pins`), compiled for `python`.
+    """A directory with `wheel` and what it needs, compiled for `python`.
 
     Raises:
         PoolUnavailable: pip could not get what is needed.
     """
-    needs = digest(extra, python.version, platform.machine(), *pins, *requirements(wheel))
+    maker = containers_dir() / "make-site.sh"
+    key = digest(needs.key, python.version, platform.machine(), maker.read_bytes())
 
     async def build_needs(scratch: Scratch) -> None:
-        # pip looks at the file's name, and takes only what is a wheel's.
         await run_step(
-            f"getting the Python packages of ewms[{extra}] for Python {python.version}",
-            _pip_command(python, [f"{wheel}[{extra}]", *pins], scratch.new),
+            f"getting the Python packages of ewms[{needs.name}] for Python {python.version}",
+            ["/bin/sh", str(maker), str(scratch.new), python.version, *needs.pip],
             progress=progress,
             log=scratch.log,
+            env={**os.environ, "PYTHON": sys.executable},
         )
         _remove_ourselves(scratch.new)
-        _slim(scratch.new)
         await _compile(scratch.new, python, progress, scratch.log)
 
-    async with cached(cache_dir / f"{extra}-needs", needs, build_needs, progress=progress) as needed:
+    async with cached(cache_dir / f"{needs.name}-needs", key, build_needs, progress=progress) as needed:
 
         async def build(scratch: Scratch) -> None:
             # Hard links: the files below are never written to again.
             await run_step(
-                f"installing ewms[{extra}]",
+                f"installing ewms[{needs.name}]",
                 ["cp", "--archive", "--link", str(needed), str(scratch.new)],
                 progress=progress,
                 log=scratch.log,
@@ -83,32 +104,16 @@ async def site(
             await trio.to_thread.run_sync(_unpack, wheel, scratch.new)
             await _compile(scratch.new, python, progress, scratch.log)
 
-        key = digest(needs, file_digest(wheel))
-        async with cached(cache_dir / f"{extra}-site", key, build, progress=progress) as whole:
+        whole_key = digest(key, file_digest(wheel))
+        async with cached(cache_dir / f"{needs.name}-site", whole_key, build, progress=progress) as whole:
             yield whole
 
 
-def _pip_command(python: RootPython, what: list[str], target: Path) -> list[str]:
-    platforms = [f"manylinux_2_{minor}_{platform.machine()}" for minor in _GLIBC_MINORS]
-    return [
-        *(sys.executable, "-m", "pip", "install", "-qq", "--no-compile", "--target", str(target)),
-        *("--only-binary=:all:", "--implementation", "cp", "--python-version", python.version),
-        *(word for name in platforms for word in ("--platform", name)),
-        *what,
-    ]
-
-
 def _remove_ourselves(target: Path) -> None:
-    ours = re.compile(DISTRIBUTION.replace("-", "[-_.]") + r"-.*\.dist-info|ewms|bin")
+    ours = re.compile(DISTRIBUTION.replace("-", "[-_.]") + r"-.*\.dist-info|ewms")
     for path in target.iterdir():
         if ours.fullmatch(path.name):
             shutil.rmtree(path)
-
-
-def _slim(target: Path) -> None:
-    """Leave out what only PyPy uses: half of all that a pilot needs."""
-    for path in target.glob("zstandard/*cffi*"):
-        path.unlink()
 
 
 def _unpack(wheel: Path, target: Path) -> None:
