@@ -118,7 +118,8 @@ class Runs:
             "EWMS_PILOT_DATA_DIR_PARENT_PATH_ON_HOST": str(queues.directory),
             **APPTAINER,
         }
-        return [pypi.python, "-m", "ewms_pilot"], {**queues.settings(slots, args), **pypi.environment, **more}
+        python, environment = pypi.command_inside
+        return [python, "-m", "ewms_pilot"], {**queues.settings(slots, args), **environment, **more}
 
     def _json(self, argv: Sequence[str], directory: Path, environment: Mapping[str, str]) -> dict[str, float]:
         said: dict[str, float] = json.loads(self._run(argv, directory, environment).splitlines()[-1])

@@ -1,15 +1,25 @@
-"""The two grounds, as one parametrized fixture."""
+"""The two grounds, as one parametrized fixture; and the pilot that is in production now."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import pytest
+from todays import IMAGE as TODAYS_IMAGE
 
 from ewms.testing.grounds import Ground, open_embedded_ground, pool_ground
+from ewms.testing.held import held
+from ewms.testing.pool import PoolUnavailable
+from ewms.testing.pool.images import bare_image
+from ewms.testing.pool.places import default_cache_dir
+from ewms.testing.pool.pypi import VERSION, PypiPilot, pypi_pilot, pypi_pilot_image
+from ewms.testing.pool.rootfs import root_filesystem
 
 if TYPE_CHECKING:
     from ewms.testing.pool import Pool
+
+T = TypeVar("T")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -36,3 +46,40 @@ async def ground(request: pytest.FixtureRequest, work_dir: Path) -> AsyncIterato
     else:
         pool: Pool = request.getfixturevalue("pool")
         yield pool_ground(pool, pool.job_dir.parent)
+
+
+@pytest.fixture(scope="session")
+def todays_pilot() -> Iterator[PypiPilot]:
+    """PyPI's `ewms-pilot`, installed."""
+    with held_or_skipped(lambda: pypi_pilot(cache_dir=default_cache_dir(), progress=print)) as installed:
+        yield installed
+
+
+@pytest.fixture(scope="session")
+def todays_image(pool: "Pool", todays_pilot: PypiPilot) -> Iterator[str]:
+    """An image that runs it, where the pool's jobs see it as one on CVMFS."""
+    path = f"{TODAYS_IMAGE.rpartition(':')[0]}:{VERSION}"
+
+    @asynccontextmanager
+    async def shown() -> AsyncIterator[str]:
+        cache_dir = default_cache_dir()
+        async with (
+            root_filesystem("pilot-root", cache_dir=cache_dir, progress=print) as root,
+            bare_image("pilot", root, inside=pool.inside, cache_dir=cache_dir, progress=print) as base,
+            pypi_pilot_image(todays_pilot, base, cache_dir=cache_dir, progress=print) as image,
+        ):
+            await pool.inside.bind(image, path)
+            yield path
+
+    with held_or_skipped(shown) as opened:
+        yield opened
+
+
+@contextmanager
+def held_or_skipped(make: Callable[[], AbstractAsyncContextManager[T]]) -> Iterator[T]:
+    """What depends on a package index and on a Python that need not be here: without them the test is skipped."""
+    try:
+        with held(make) as opened:
+            yield opened
+    except PoolUnavailable as error:
+        pytest.skip(f"not to be had here: {error}")
