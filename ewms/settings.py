@@ -16,9 +16,12 @@ from typing import Annotated, Any, Final, Literal, TypeVar, cast, get_args, get_
 
 import attrs
 import cattrs
+import structlog
 
 from ewms.groups import leaves
 from ewms.secret import Secret
+
+log = structlog.stdlib.get_logger(__name__)
 
 T = TypeVar("T")
 
@@ -35,12 +38,28 @@ class SettingsError(Exception):
 
 
 @attrs.frozen
+class Deprecated:
+    """A name that a setting had: it is read where the new one is not set, and whoever uses it is warned."""
+
+    name: str
+    removed_in: str
+    """The release that will not know it any more, such as `2.0`."""
+
+
+@attrs.frozen
 class Variable:
     """What the reference documentation and the loader know of one setting."""
 
     name: str
     help: str
     aliases: tuple[str, ...] = ()
+    """Other names, for good."""
+    deprecated: tuple[Deprecated, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names under which it is read, the first one that is set counts."""
+        return (self.name, *self.aliases, *(old.name for old in self.deprecated))
 
 
 @attrs.frozen
@@ -63,9 +82,10 @@ def variable(
     *,
     default: Any = _MISSING,
     aliases: tuple[str, ...] = (),
+    deprecated: tuple[Deprecated, ...] = (),
 ) -> Any:
-    """A field of a settings class, read from the variable `name` (or, when that is not set, from an alias)."""
-    metadata = {_ENV: Variable(name, help, aliases)}
+    """A field of a settings class, read from the variable `name`, or, when that is not set, from one of the others."""
+    metadata = {_ENV: Variable(name, help, aliases, deprecated)}
     if default is _MISSING:
         return attrs.field(metadata=metadata)
     return attrs.field(default=default, metadata=metadata)
@@ -74,6 +94,17 @@ def variable(
 def variables(cls: type) -> list[tuple["attrs.Attribute[Any]", Variable]]:
     """Each field of a settings class with its variable, in the order of the class."""
     return [(field, field.metadata[_ENV]) for field in attrs.fields(cls) if _ENV in field.metadata]
+
+
+def warn_of_deprecated(cls: type, environ: Mapping[str, str]) -> None:
+    """Log a warning for each deprecated name in `environ`; for a service, once its logging is set up."""
+    for old, var in deprecated_in_use(cls, environ):
+        log.warning("a setting has another name now", name=old.name, use=var.name, removed_in=old.removed_in)
+
+
+def deprecated_in_use(cls: type, environ: Mapping[str, str]) -> list[tuple[Deprecated, Variable]]:
+    """The deprecated names that `environ` has, each with the variable to use in its place."""
+    return [(old, var) for _, var in variables(cls) for old in var.deprecated if old.name in environ]
 
 
 def load(cls: type[T], environ: Mapping[str, str]) -> T:
@@ -121,7 +152,7 @@ def _between(cls: type, values: Mapping[str, Any]) -> Iterable[str]:
 
 
 def _find(var: Variable, environ: Mapping[str, str]) -> tuple[str, str | None]:
-    for name in (var.name, *var.aliases):
+    for name in var.names:
         if name in environ:
             return name, environ[name].strip() if environ[name].isspace() else environ[name]
     return var.name, None

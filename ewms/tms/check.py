@@ -6,13 +6,14 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal
 
 import attrs
 
 from ewms.secret import redact
+from ewms.settings import deprecated_in_use
 from ewms.tms import sitefile
 from ewms.tms.condor.base import CondorError, CondorRefused, Schedd
 from ewms.tms.condor.schedd import open_schedd
@@ -71,6 +72,13 @@ def _tell_all(findings: Iterable[Finding], tell: Callable[[Finding], None]) -> N
 
 
 # --- this machine ---
+
+
+def check_names(environ: Mapping[str, str]) -> Iterable[Finding]:
+    """Deprecated names of settings, where some are used."""
+    for old, var in deprecated_in_use(Settings, environ):
+        advice = f"use {var.name}: release {old.removed_in} will not know the old name"
+        yield Finding("settings", "warning", f"{old.name} has another name now", advice)
 
 
 def check_variables(pilot_environment: str) -> Finding:

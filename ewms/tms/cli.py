@@ -8,7 +8,7 @@ import trio
 
 from ewms import logs
 from ewms.groups import told_as
-from ewms.settings import SettingsError
+from ewms.settings import SettingsError, warn_of_deprecated
 from ewms.tms.errors import SetupError
 from ewms.tms.settings import Settings, read
 
@@ -28,6 +28,7 @@ def tms() -> None:
     """
     settings = _settings_or_exit()
     logs.configure(settings.log_level, settings.log_level_third_party, settings.log_format)
+    warn_of_deprecated(Settings, os.environ)
     from ewms.tms.service import main
 
     with told_as(SetupError, lambda errors: click.ClickException("; ".join(map(str, errors)))):
@@ -52,7 +53,7 @@ def check() -> None:
       (set -a; . ./tms.env; ewms check tms)          check with an envfile
       EWMS_ADDRESS=https://other ewms check tms      would it work with another WMS?
     """
-    from ewms.tms.check import Finding, check_all, line, summary
+    from ewms.tms.check import Finding, check_all, check_names, line, summary
 
     try:
         settings = read(os.environ)
@@ -61,7 +62,11 @@ def check() -> None:
         click.echo("\n".join([*map(line, wrong), summary(wrong)]))
         sys.exit(_EXIT_SETTINGS)
     logs.configure("CRITICAL", "CRITICAL")
-    findings = trio.run(check_all, settings, lambda finding: click.echo(line(finding)))
+    old = list(check_names(os.environ))
+    for finding in old:
+        click.echo(line(finding))
+    with told_as(KeyboardInterrupt, lambda _: click.Abort()):  # a nursery wraps it
+        findings = old + trio.run(check_all, settings, lambda finding: click.echo(line(finding)))
     click.echo(summary(findings))
     sys.exit(1 if any(finding.is_fatal for finding in findings) else 0)
 
