@@ -45,6 +45,23 @@ CAPTURED: list[tuple[str, int, str | None, dict[str, dict[str, int]], bool, str]
     ("submit-notes-lost-to-batch-name", 2, None, REMOVED, True, "IDLE REMOVED"),
     ("submit-notes", 2, None, REMOVED, True, "IDLE REMOVED"),
     ("suspend-resume", 9, None, REMOVED, True, "IDLE RUNNING SUSPENDED RUNNING IDLE REMOVED"),
+    # By PyPI's ewms-pilot 1.0.5, submitted as today's TMS does: a job ad after each event names the taskforce.
+    (
+        "todays-pilot",
+        31,
+        "TF-6b029da8-10ef65aa-655d651c-b007ce9e",
+        {"COMPLETED": {"Done": 1}},
+        True,
+        "IDLE RUNNING COMPLETED",
+    ),
+    (
+        "todays-pilot-removed",
+        58,
+        "TF-6b029da7-7c1f3821-b4985f6a-d74c2433",
+        {"REMOVED": {"null": 2}},
+        True,
+        "IDLE RUNNING IDLE REMOVED",
+    ),
     ("user-hold-and-release", 9, None, REMOVED, True, "IDLE RUNNING IDLE HELD REMOVED"),
     ("vacate-rerun", 12, None, {"RUNNING": {"null": 1}}, False, "IDLE RUNNING IDLE RUNNING"),
     ("vacate", 11, None, REMOVED, True, "IDLE RUNNING IDLE RUNNING IDLE REMOVED"),
