@@ -118,12 +118,15 @@ def wms_standin(broker_token_file: Path | None, no_auth: bool, log_level: str, *
         $EWMS_ADDRESS/v1/workflows/WF-…/actions/finished
     \b
     Faults, on and off (keys: path, method, count, delay, status, retry_after,
-    drop, and after: act first, so that the answer is lost):
+    answer, drop, and after: act first, so that the answer is lost):
       curl $EWMS_ADDRESS/_standin/faults \\
         -d '{"path": "/v1/tms/*", "status": 503, "count": 5}'
       curl $EWMS_ADDRESS/_standin/faults \\
         -d '{"path": "*/condor-submit/*", "drop": true, "after": true, "count": 1}'
       curl -X DELETE $EWMS_ADDRESS/_standin/faults
+    \b
+    No token that was handed out so far is good any more:
+      curl -X DELETE $EWMS_ADDRESS/_standin/tokens
     """
     token = broker_token_file.read_text().strip() if broker_token_file else ""
     options = StandinOptions(broker_token=Secret(token), needs_token=not no_auth, **rest)  # type: ignore[arg-type]

@@ -6,12 +6,13 @@ import subprocess
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import attrs
 import httpx
 import trio
 
+from ewms.secret import Secret
 from ewms.testing.grounds import SCHEDD_NAME, Ground
 from ewms.testing.wms import Standin, open_standin
 
@@ -71,13 +72,10 @@ class Workflow:
 
 
 @attrs.frozen
-class Stand:
-    """The whole system, running; the user's calls to it."""
+class User:
+    """Somebody who is logged in to the WMS."""
 
-    ground: Ground
-    wms: Standin
-    work_dir: Path
-    _user: httpx.AsyncClient
+    _http: httpx.AsyncClient
 
     async def request(self, request: WorkflowRequest) -> Workflow:
         """`POST /v1/workflows`."""
@@ -104,30 +102,60 @@ class Stand:
 
     async def call(self, method: str, path: str, body: Any) -> dict[str, Any]:
         """One call of the user's REST API."""
-        response = await self._user.request(method, path, json=body)
+        response = await self._http.request(method, path, json=body)
         response.raise_for_status()
         return dict(response.json())
 
-    def tms_environment(self, **settings: str) -> dict[str, str]:
-        """The settings of a TMS of this stand."""
-        return {
-            "EWMS_ADDRESS": self.wms.address,
-            "EWMS_TOKEN_URL": self.wms.token_url,
-            "EWMS_CLIENT_ID": self.wms.client_id,
-            "EWMS_CLIENT_SECRET": self.wms.client_secret.reveal(),
-            "JOB_EVENT_LOG_DIR": str(self.ground.job_dir),
-            "TMS_SCHEDD_NAME": SCHEDD_NAME,
-            "TMS_OUTER_LOOP_WAIT": "0.5",
-            "TMS_WATCHER_INTERVAL": "0.5",
-            "LOG_LEVEL": "DEBUG",
-            **self.ground.tms_settings,
-            **settings,
-        }
+
+class WmsAccess(Protocol):
+    """What a TMS has to know of its WMS."""
+
+    @property
+    def address(self) -> str:
+        """For `EWMS_ADDRESS`."""
+
+    @property
+    def token_url(self) -> str:
+        """For `EWMS_TOKEN_URL`."""
+
+    @property
+    def client_id(self) -> str:
+        """For `EWMS_CLIENT_ID`."""
+
+    @property
+    def client_secret(self) -> Secret:
+        """For `EWMS_CLIENT_SECRET`."""
+
+
+def tms_environment(ground: Ground, wms: WmsAccess, **settings: str) -> dict[str, str]:
+    """The settings of a TMS on that ground."""
+    return {
+        "EWMS_ADDRESS": wms.address,
+        "EWMS_TOKEN_URL": wms.token_url,
+        "EWMS_CLIENT_ID": wms.client_id,
+        "EWMS_CLIENT_SECRET": wms.client_secret.reveal(),
+        "JOB_EVENT_LOG_DIR": str(ground.job_dir),
+        "TMS_SCHEDD_NAME": SCHEDD_NAME,
+        "TMS_OUTER_LOOP_WAIT": "0.5",
+        "TMS_WATCHER_INTERVAL": "0.5",
+        "LOG_LEVEL": "DEBUG",
+        **ground.tms_settings,
+        **settings,
+    }
+
+
+@attrs.frozen
+class Stand(User):
+    """The whole system, running; the user's calls to it."""
+
+    ground: Ground
+    wms: Standin
+    work_dir: Path
 
     @asynccontextmanager
     async def tms(self, **settings: str) -> AsyncIterator[trio.Process]:
         """A TMS process while the context lasts; leaving it is a clean SIGTERM, which leaves clusters alone."""
-        environment = {"PATH": os.defpath, **self.tms_environment(**settings)}
+        environment = {"PATH": os.defpath, **tms_environment(self.ground, self.wms, **settings)}
         command = self.ground.command([self.ground.python, "-m", "ewms", "tms"])
         with (self.work_dir / "tms.log").open("ab") as log:
             process = await trio.lowlevel.open_process(
@@ -155,4 +183,4 @@ async def open_stand(ground: Ground, work_dir: Path) -> AsyncIterator[Stand]:
         httpx.AsyncClient(base_url=wms.address, timeout=30) as user,
     ):
         user.headers["Authorization"] = f"Bearer {wms.user_token()}"
-        yield Stand(ground, wms, work_dir, user)
+        yield Stand(user, ground, wms, work_dir)

@@ -507,6 +507,23 @@ async def test_a_token_that_is_never_accepted_does_not_spin(standin: Standin) ->
     assert len(standin.called("/v1/tms")) == 2
 
 
+async def test_another_answer_than_the_true_one(standin: Standin, wms: WMS, user: User) -> None:
+    uuid = await user.taskforce()
+    standin.faults.add(Fault(path="/v1/tms/pending-starter/*", answer='{"taskforce": 7}', count=1))
+    with pytest.raises(WMSMalformed):
+        await wms.next_start_order(SCHEDD)
+    order = await wms.next_start_order(SCHEDD)
+    assert order is not None
+    assert order.taskforce.taskforce_uuid == uuid
+
+
+async def test_all_tokens_can_be_made_void_while_it_runs(standin: Standin, wms: WMS, user: User) -> None:
+    await wms.next_start_order(SCHEDD)
+    await user.call("DELETE", "/_standin/tokens")
+    await user.call("GET", "/v1/workflows/WF-1", status=401)
+    assert await wms.next_start_order(SCHEDD) is None  # with a new one
+
+
 @pytest.mark.parametrize("fault", [Fault(status=503, count=2), Fault(drop=True, count=2), Fault(status=404, count=1)])
 async def test_an_issuer_that_is_away_is_waited_for(standin: Standin, wms: WMS, fault: Fault) -> None:
     standin.faults.add(attrs.evolve(fault, path="/auth/*"))

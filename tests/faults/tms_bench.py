@@ -74,9 +74,15 @@ class Bench:
         return [path.replace("statuses/taskforces", "statuses") for path in named]
 
     @asynccontextmanager
-    async def tms(self, prepare: Callable[[Context], None] = lambda ctx: None) -> AsyncIterator[Context]:
-        """One run of the TMS, which finds what `prepare` left; leaving is what a signal does."""
-        async with open_wms(self.standin.address, None, retry=Retry(first=0.02, cap=0.05)) as wms:
+    async def tms(
+        self, prepare: Callable[[Context], None] = lambda ctx: None, *, address: str = "", patience: float = 30
+    ) -> AsyncIterator[Context]:
+        """One run of the TMS, which finds what `prepare` left; leaving is what a signal does.
+
+        `address` is the stand-in's as the TMS knows it, `patience` (s) that with each single call.
+        """
+        retry = Retry(first=0.02, cap=0.05)
+        async with open_wms(address or self.standin.address, None, timeout=patience, retry=retry) as wms:
             ledger = Ledger(self.settings.state_dir / "ledger")
             outbox, excluded = Outbox(wms, ledger), load(self.settings)
             ctx = Context(self.settings, SCHEDD, wms, self.schedd, ledger, outbox, Board(), exclusions=excluded)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
-import outside
+from ewms.testing import outside
 import pytest
 import trio
 from asking import DEADLINE_S, request, stopped, until

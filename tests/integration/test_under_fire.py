@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import asking
 import attrs
-import outside
+from ewms.testing import outside
 import pytest
 import trio
 

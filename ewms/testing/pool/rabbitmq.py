@@ -37,6 +37,15 @@ class RabbitServer(BrokerServer):
         """As `EWMS_PILOT_QUEUE_…_BROKER_ADDRESS` has it; the password is the token."""
         return f"{USER}@127.0.0.1:{self.port}"
 
+    async def ctl(self, *words: str) -> str:
+        """Run `rabbitmqctl`; what it says.
+
+        Raises:
+            CommandFailed: it did not do it.
+        """
+        done = await self._inside.run(["rabbitmqctl", "--quiet", *words], user=self.USER, env=self._environment)
+        return done.stdout.decode()
+
     async def _greeting(self, stream: trio.SocketStream) -> str:
         await stream.send_all(_PROTOCOL_HEADER)
         said = b""

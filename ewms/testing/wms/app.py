@@ -36,7 +36,7 @@ def make_app(state: State, faults: Faults, issuer: TokenIssuer, launch: Launch, 
         for (method, path), call in _calls(state, launch).items()
     ]
     return Starlette(
-        routes=[*api, *_issuer_routes(issuer), *_control_routes(faults)],
+        routes=[*api, *_issuer_routes(issuer), *_control_routes(faults, issuer)],
         exception_handlers={HTTPException: _on_http_exception, Problem: _on_problem},
     )
 
@@ -159,7 +159,7 @@ def _issuer_routes(issuer: TokenIssuer) -> list[Route]:
 # --- control: no token, so that a fault can always be switched off ---
 
 
-def _control_routes(faults: Faults) -> list[Route]:
+def _control_routes(faults: Faults, issuer: TokenIssuer) -> list[Route]:
     def answer() -> Response:
         return JSONResponse({"faults": [attrs.asdict(each) for each in faults.active()]})
 
@@ -174,8 +174,13 @@ def _control_routes(faults: Faults) -> list[Route]:
         faults.clear()
         return answer()
 
+    async def revoke(_request: Request) -> Response:
+        issuer.revoke_all()
+        return JSONResponse({})
+
     handlers = {"GET": show, "POST": add, "DELETE": clear}
-    return [Route(f"{CONTROL_PREFIX}/faults", handler, methods=[method]) for method, handler in handlers.items()]
+    routes = [Route(f"{CONTROL_PREFIX}/faults", handler, methods=[method]) for method, handler in handlers.items()]
+    return [*routes, Route(f"{CONTROL_PREFIX}/tokens", revoke, methods=["DELETE"])]
 
 
 # --- errors ---

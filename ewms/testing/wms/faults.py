@@ -22,15 +22,17 @@ class Fault:
     """Answer with this status instead (401, 429, 500, …)."""
     retry_after: int | None = None
     """With `status`: the `Retry-After` header, in s."""
+    answer: str | None = None
+    """Answer with this text, whatever was asked; with status 200 unless `status` says another one."""
     drop: bool = False
     """Cut the connection instead of answering."""
     after: bool = False
-    """Act upon the call first: with `drop` or `status` its answer is lost."""
+    """Act upon the call first: with `drop`, `status` or `answer` its true answer is lost."""
 
     @property
     def replaces_answer(self) -> bool:
         """Whether the caller does not get the real answer."""
-        return self.drop or self.status is not None
+        return self.drop or self.status is not None or self.answer is not None
 
     def meets(self, method: str, path: str) -> bool:
         """Whether this call is one of those."""

@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol
 import attrs
 import structlog
 import trio
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ewms.testing.wms.faults import CONTROL_PREFIX, Fault, Faults
@@ -90,8 +90,8 @@ class Wire:
             await trio.sleep(fault.delay)
         if fault.replaces_answer:
             messages.clear()
-        if fault.status is not None and not fault.drop:
-            await _error(fault)(scope, _replay(b""), keep)
+        if fault.replaces_answer and not fault.drop:
+            await _instead(fault)(scope, _replay(b""), keep)
         return messages
 
 
@@ -115,8 +115,10 @@ def _body(messages: list[Message]) -> bytes:
     return b"".join(message.get("body", b"") for message in messages)
 
 
-def _error(fault: Fault) -> JSONResponse:
+def _instead(fault: Fault) -> Response:
     headers = {"Retry-After": str(fault.retry_after)} if fault.retry_after is not None else {}
+    if fault.answer is not None:
+        return Response(fault.answer, fault.status or 200, headers, media_type="application/json")
     body = {"code": fault.status, "error": "a fault that was switched on"}
     return JSONResponse(body, status_code=fault.status or 500, headers=headers)
 
@@ -134,4 +136,8 @@ def _record(scope: Scope, body: bytes, fault: Fault) -> Request:
 def _describe(fault: Fault) -> str | None:
     if fault == Fault():
         return None
-    return "drop" if fault.drop else f"status {fault.status}" if fault.status else f"delay {fault.delay:g} s"
+    if fault.drop:
+        return "drop"
+    if fault.answer is not None:
+        return "another answer"
+    return f"status {fault.status}" if fault.status else f"delay {fault.delay:g} s"

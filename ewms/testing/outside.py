@@ -67,10 +67,24 @@ def descendants(root: int) -> set[int]:
     return {pid for pid in parents if is_below(pid)}
 
 
+def descendants_of_us() -> set[int]:
+    """The processes below this one."""
+    return descendants(os.getpid())
+
+
 def launchers() -> list[Process]:
     """The pilots' helpers that start tasks, below this process."""
-    ours = descendants(os.getpid())
+    ours = descendants_of_us()
     return [each for each in processes() if each.pid in ours and b"containers/launcher.py" in each.command_line]
+
+
+def send(pid: int, number: int) -> bool:
+    """Send a signal; False if the process has ended already."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 async def until(condition: Callable[[], object], what: str, within: float) -> float:

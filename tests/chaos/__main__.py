@@ -1,0 +1,156 @@
+"""`nox -s chaos`: the whole system under a seeded schedule of faults; nothing may be lost.
+
+Examples:
+    nox -s chaos                                         4 minutes of faults on the real pool
+    nox -s chaos -- --ground embedded --minutes 0.5      what CI does
+    nox -s chaos -- --seed 7 --only pilot-kill --only broker-restart
+    nox -s chaos -- --replay schedule.jsonl --shrink 20  play a schedule again, and find a shorter one that fails
+    nox -s chaos -- --document docs/reliability.md run-1.json run-2.json
+"""
+
+import argparse
+import ctypes
+import os
+import random
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import trio
+
+from ewms import logs
+from tests.chaos import table
+from tests.chaos.faults import kinds
+from tests.chaos.kinds import has
+from tests.chaos.places import OPENERS
+from tests.chaos.run import Plan, PoolUnavailable, run
+from tests.chaos.schedule import Timed, closed_up, dump, parse, plan, shrunk
+from tests.chaos.table import Result
+
+_CLONE_NEWNS = 0x00020000
+_LONGEST_GAP_S = 5.0
+"""In a schedule out of which faults were taken."""
+
+
+def say(text: str) -> None:
+    """Progress, for people."""
+    print(f"  … {text}", file=sys.stderr, flush=True)
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="nox -s chaos --", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--ground", choices=sorted(OPENERS), default="pool", help="where (%(default)s)")
+    parser.add_argument("--minutes", type=float, default=4.0, help="of faults (%(default)s)")
+    parser.add_argument("--seed", type=int, help="what the schedule is made from (by chance)")
+    parser.add_argument("--every", type=float, default=5.0, help="s between two faults, on average (%(default)s)")
+    parser.add_argument("--only", action="append", default=[], metavar="KIND", help="only these faults")
+    parser.add_argument("--replay", type=Path, metavar="FILE", help="play this schedule, not one from a seed")
+    parser.add_argument("--shrink", type=int, default=0, metavar="N", help="after a failure, look for a shorter one")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the result there, as JSON")
+    parser.add_argument("--keep", action="store_true", help="keep all logs")
+    parser.add_argument(
+        "--document", nargs="+", type=Path, metavar=("PAGE", "RESULT"), help="write the table of results into a page"
+    )
+    return parser.parse_args()
+
+
+class Chaos:
+    """What the command line asks for."""
+
+    def __init__(self, options: argparse.Namespace, work_dir: Path) -> None:
+        self._options = options
+        self._work_dir = work_dir
+        self._seed = random.randrange(1 << 16) if options.seed is None else options.seed
+        self._runs = 0
+
+    async def main(self) -> int:
+        """The exit status: 0 when all was right."""
+        schedule = parse(self._options.replay.read_text()) if self._options.replay else None
+        played, result = await self._run(schedule)
+        print(f"\n{table.table(result)}\n", flush=True)
+        if self._options.out:
+            self._options.out.write_text(table.dump(result))
+        if not result.problems:
+            return 0
+        print(f"seed {self._seed}: nox -s chaos -- --ground {self._options.ground} --seed {self._seed}")
+        if self._options.shrink:
+            await self._shrink(played)
+        return 1
+
+    async def _shrink(self, played: Sequence[Timed]) -> None:
+        async def fails(part: Sequence[Timed]) -> bool:
+            say(f"again, with {len(part)} of {len(played)} faults")
+            _, result = await self._run(closed_up(part, _LONGEST_GAP_S))
+            return bool(result.problems)
+
+        shortest = closed_up(await shrunk(played, fails, self._options.shrink), _LONGEST_GAP_S)
+        path = self._work_dir / "shortest.jsonl"
+        path.write_text(dump(shortest))
+        print(f"the shortest schedule found that fails has {len(shortest)} faults:\n{dump(shortest)}")
+        print(f"again: nox -s chaos -- --ground {self._options.ground} --replay {path}")
+
+    async def _run(self, schedule: Sequence[Timed] | None) -> tuple[Sequence[Timed], Result]:
+        self._runs += 1
+        work_dir = self._work_dir / f"run-{self._runs}"
+        work_dir.mkdir()
+        work_dir.chmod(0o755)
+        wheel = os.environ.get("EWMS_TEST_WHEEL")
+        async with OPENERS[self._options.ground](work_dir, say, Path(wheel) if wheel else None) as place:
+            possible = kinds(has(place), self._options.only)
+            minutes = self._options.minutes
+            if schedule is None:
+                spells = [kind.spell for kind in possible.values()]
+                schedule = plan(self._seed, minutes * 60, self._options.every, spells)
+            elif schedule:
+                possible = kinds(has(place), {fault.kind for fault in schedule})
+                minutes = (schedule[-1].at + schedule[-1].lasts + _LONGEST_GAP_S) / 60
+            (work_dir / "schedule.jsonl").write_text(dump(schedule))
+            say(f"{len(schedule)} faults of {len({fault.kind for fault in schedule})} kinds; all is in {work_dir}")
+            the_plan = Plan(
+                ground=self._options.ground, seed=self._seed, minutes=minutes, schedule=schedule, kinds=possible
+            )
+            return schedule, await run(the_plan, place, work_dir, say)
+
+
+def _document(page: Path, results: Sequence[Path]) -> int:
+    found = [table.parse(path.read_text()) for path in results]
+    page.write_text(table.insert(page.read_text(), table.document(found)))
+    print(f"{len(found)} runs stand in {page}")
+    return 0
+
+
+def _own_mounts() -> None:
+    """What is mounted for a run is seen by it alone, and goes with it."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(_CLONE_NEWNS) or libc.mount(b"none", b"/", None, 1 << 18 | 1 << 14, None):  # MS_PRIVATE, MS_REC
+        raise OSError(ctypes.get_errno(), "no mounts of our own")
+
+
+def main() -> int:
+    """The exit status."""
+    options = _parse()
+    if options.document:
+        return _document(options.document[0], options.document[1:])
+    if os.geteuid() == 0:
+        _own_mounts()
+    logs.configure("CRITICAL", "CRITICAL")
+    work_dir = Path(tempfile.mkdtemp(prefix="ewms-chaos-"))
+    work_dir.chmod(0o755)
+    try:
+        status = trio.run(Chaos(options, work_dir).main)
+    except PoolUnavailable as error:
+        print(f"no real pool here: {error}")
+        status = 2
+    if status == 0 and not options.keep:
+        shutil.rmtree(work_dir, ignore_errors=True)
+    else:
+        print(f"logs: {work_dir}")
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

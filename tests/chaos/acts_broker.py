@@ -1,0 +1,54 @@
+"""Faults of the broker."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from tests.chaos.kinds import Act
+from tests.chaos.schedule import Timed
+from tests.chaos.system import System
+
+
+def restart(how: str) -> Act:
+    """Stopped in order or killed, and started again."""
+
+    @asynccontextmanager
+    async def act(system: System, fault: Timed) -> AsyncIterator[None]:
+        broker = system.place.broker
+        assert broker is not None
+        async with system.feeding:
+            system.all_interrupted()
+            await (broker.stop() if how == "stop" else broker.kill())
+            yield
+            await broker.start()
+
+    return act
+
+
+def close_connections(limit: int | None) -> Act:
+    """An operator closes all connections, or so many."""
+
+    @asynccontextmanager
+    async def act(system: System, fault: Timed) -> AsyncIterator[None]:
+        broker = system.place.broker
+        assert broker is not None
+        words = [] if limit is None else ["--limit", str(limit)]
+        async with system.feeding:
+            system.all_interrupted()
+            await broker.ctl("close_all_connections", *words, "closed by an operator")
+        yield
+
+    return act
+
+
+@asynccontextmanager
+async def full_queue(system: System, fault: Timed) -> AsyncIterator[None]:
+    """The outgoing queue of a base job takes no message."""
+    broker = system.place.broker
+    assert broker is not None
+    job = system.base[fault.draw % len(system.base)]
+    policy = '{"max-length": 1, "overflow": "reject-publish"}'
+    pattern = f"^{job.workflow.queue_out}$"
+    system.interruptions += len(system.pilots([job]))
+    await broker.ctl("set_policy", "full", pattern, policy, "--apply-to", "quorum_queues")
+    yield
+    await broker.ctl("clear_policy", "full")

@@ -1,0 +1,151 @@
+"""Faults of workers, of the TMS's processes, and of HTCondor's."""
+
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from ewms.testing import outside
+from tests.chaos.kinds import Act
+from tests.chaos.schedule import Timed
+from tests.chaos.system import System
+
+# --- pilots ---
+
+
+def signal_pilot(number: int) -> Act:
+    """Send it to one pilot of a base job; what was stopped is continued."""
+
+    @asynccontextmanager
+    async def act(system: System, fault: Timed) -> AsyncIterator[None]:
+        pilots = system.pilots(system.base)
+        if not pilots:
+            system.notes["no pilot"] += 1
+        pids = [pilots[fault.draw % len(pilots)].pid] if pilots else []
+        system.interruptions += len(pids)
+        _send(pids, number)
+        try:
+            yield
+        finally:
+            if number == signal.SIGSTOP:
+                _send(pids, signal.SIGCONT)
+
+    return act
+
+
+@asynccontextmanager
+async def kill_launcher(system: System, fault: Timed) -> AsyncIterator[None]:
+    """kill -9 of the process that starts a pilot's tasks."""
+    pilots = {each.pid for each in system.pilots(system.base)}
+    launchers = [each for each in outside.launchers() if each.parent in pilots]
+    if launchers:
+        system.interruptions += 1
+        outside.send(launchers[fault.draw % len(launchers)].pid, signal.SIGKILL)
+    else:
+        system.notes["no launcher"] += 1
+    yield
+
+
+@asynccontextmanager
+async def hold(system: System, fault: Timed) -> AsyncIterator[None]:
+    """condor_hold of one worker, and its release."""
+    worker = await system.running_worker(fault.draw)
+    if worker is None:
+        yield
+        return
+    system.interruptions += await system.act("hold", worker[1])
+    yield
+    await system.act("release", worker[1])
+
+
+@asynccontextmanager
+async def vacate(system: System, fault: Timed) -> AsyncIterator[None]:
+    """condor_vacate_job of one worker."""
+    worker = await system.running_worker(fault.draw)
+    if worker is not None:
+        system.interruptions += await system.act("vacate", worker[1])
+    yield
+
+
+@asynccontextmanager
+async def remove(system: System, fault: Timed) -> AsyncIterator[None]:
+    """condor_rm of one worker; two of each job are spared, who have to do the work."""
+    worker = await system.running_worker(fault.draw)
+    if worker is None or worker[0].n_workers - worker[0].gone <= 2:
+        system.notes["no worker to spare"] += 1
+    elif await system.act("remove", worker[1]):
+        system.interruptions += 1
+        worker[0].gone += 1
+    yield
+
+
+# --- the TMS ---
+
+
+def signal_tms(number: int, *, tms: bool, helpers: bool) -> Act:
+    """Send it to the TMS, to its helpers, or to both; what was stopped is continued."""
+
+    @asynccontextmanager
+    async def act(system: System, fault: Timed) -> AsyncIterator[None]:
+        pids = system.tms.pids
+        chosen = pids[0 if tms else 1 : None if helpers else 1]
+        system.tms.signal(number, chosen)
+        try:
+            yield
+        finally:
+            if number == signal.SIGSTOP:
+                _send(chosen, signal.SIGCONT)
+
+    return act
+
+
+@asynccontextmanager
+async def step_clock(system: System, fault: Timed) -> AsyncIterator[None]:
+    """The TMS's wall clock is wrong by minutes, hours or a day, either way; then it is right again."""
+    steps = (60, 3600, 86400, -60, -3600, -86400)
+    system.clock_file.write_text(str(steps[fault.draw % len(steps)]))
+    try:
+        yield
+    finally:
+        system.clock_file.write_text("0")
+
+
+# --- HTCondor ---
+
+
+def restart_daemon(name: str) -> Act:
+    """`condor_restart -NAME`, as an operator does it."""
+
+    @asynccontextmanager
+    async def act(system: System, fault: Timed) -> AsyncIterator[None]:
+        system.all_interrupted()
+        await system.place.as_root(["condor_restart", f"-{name}"])
+        yield
+
+    return act
+
+
+def signal_daemons(program: str, number: int, *, one: bool = False) -> Act:
+    """Send it to all processes of a program, or to one; what was stopped is continued."""
+
+    @asynccontextmanager
+    async def act(system: System, fault: Timed) -> AsyncIterator[None]:
+        name = program.encode()
+        ours = outside.descendants_of_us()
+        found = [each.pid for each in outside.processes() if each.pid in ours and name in each.command_line[:200]]
+        chosen = found[fault.draw % len(found) :][:1] if one and found else found
+        if not chosen:
+            system.notes[f"no {program}"] += 1
+        system.all_interrupted()
+        _send(chosen, number)
+        try:
+            yield
+        finally:
+            if number == signal.SIGSTOP:
+                _send(chosen, signal.SIGCONT)
+
+    return act
+
+
+def _send(pids: list[int], number: int) -> None:
+    for pid in pids:
+        outside.send(pid, number)

@@ -1,0 +1,151 @@
+"""Watches the system from outside while it runs: queues, schedd, processes, the WMS's log."""
+
+import resource
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final, NoReturn
+
+import attrs
+import trio
+
+from ewms.testing import outside
+from ewms.tms.condor.base import CondorError
+from tests.chaos.invariants import leaks
+from tests.chaos.kinds import Heals
+from tests.chaos.system import System
+
+RECOVERY_S: Final = 150.0
+"""Longer than anything may need, on a machine that is busy with other things."""
+_POLL_S: Final = 0.25
+_PAGE: Final = resource.getpagesize()
+
+
+@attrs.frozen
+class Marks:
+    """How far all was at some moment."""
+
+    polls: int
+    outputs: int
+
+
+@attrs.define(eq=False)
+class Monitor:
+    """What was seen so far."""
+
+    system: System
+    secrets: dict[str, bytes]
+    depths: dict[str, int] = attrs.field(factory=dict)
+    """Events that wait in each queue, when the broker was asked last."""
+    outputs: int = 0
+    """In all outgoing queues."""
+    clusters: dict[str, set[int]] = attrs.field(factory=lambda: defaultdict(set))
+    """All that the schedd ever had for each taskforce."""
+    polls: int = 0
+    """How many times the TMS asked for stop orders and was answered."""
+    missing: int = 0
+    """Pilots that base jobs lack."""
+    problems: dict[str, None] = attrs.field(factory=dict)
+    """A set that keeps its order."""
+    tms_memory_mb: int = 0
+    """The most that it ever had."""
+    _read: int = 0
+
+    async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
+        """Watch for ever."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_for_ever, self.look_at_queues, 1.0)
+            nursery.start_soon(_for_ever, self.look_at_schedd, 2.0)
+            nursery.start_soon(_for_ever, self._look_at_processes, 1.0)
+            nursery.start_soon(_for_ever, self._look_at_wms, 0.5)
+            task_status.started()
+
+    def marks(self) -> Marks:
+        """Where all is now."""
+        return Marks(self.polls, self.outputs)
+
+    def is_well(self, heals: Heals, since: Marks) -> bool:
+        """Whether the system is over a fault that was undone at `since`."""
+        match heals:
+            case Heals.TMS:
+                return self.polls > since.polls
+            case Heals.FLOW:
+                return self.outputs > since.outputs
+            case Heals.PILOTS:
+                return self.missing == 0
+
+    async def recovery(self, heals: Heals) -> float | None:
+        """Wait until the system is over what was just undone: the s that it took; None if it never is."""
+        began, marks = trio.current_time(), self.marks()
+        if heals is Heals.PILOTS:
+            await trio.sleep(2)  # what was killed has to be missed first
+        with trio.move_on_after(RECOVERY_S):
+            while not self.is_well(heals, marks):  # noqa: ASYNC110  it is looked at from outside
+                await trio.sleep(_POLL_S)
+            return trio.current_time() - began
+        return None
+
+    # --- what is looked at ---
+
+    async def look_at_queues(self) -> None:
+        """Count what waits."""
+        jobs = list(self.system.jobs)
+        out, into = [job.workflow.queue_out for job in jobs], [job.workflow.queue_in for job in jobs]
+        depths = await self.system.place.depths([*out, *into])
+        if depths is not None:
+            self.depths, self.outputs = depths, sum(depths[queue] for queue in out)
+
+    async def look_at_schedd(self) -> None:
+        """Which clusters there are."""
+        try:
+            ads = await self.system.schedd.query(
+                "EWMSTaskforceUUID =!= undefined", ["EWMSTaskforceUUID", "ClusterId"], cluster_ads=True
+            )
+        except CondorError:
+            return  # a fault is on, and we are no TMS
+        for ad in ads:
+            self.clusters[str(ad["EWMSTaskforceUUID"])].add(int(str(ad["ClusterId"])))
+        for uuid, found in self.clusters.items():
+            if len(found) > 1:
+                self._wrong(f"taskforce {uuid} has {len(found)} clusters: {sorted(found)}")
+
+    async def _look_at_processes(self) -> None:
+        processes = await trio.to_thread.run_sync(lambda: list(outside.processes()))
+        for each in processes:
+            for leak in leaks(f"the command line of process {each.pid}", each.command_line, self.secrets):
+                self._wrong(f"{leak.secret} stands in {leak.place}: {each}")
+        pilots = [each for each in processes if each.is_pilot]
+        self.missing = sum(
+            max(
+                0, job.n_workers - job.gone - sum(job.workflow.queue_in.encode() in each.environment for each in pilots)
+            )
+            for job in self.system.base
+        )
+        for pid in self.system.tms.pids[:1]:
+            try:
+                pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])  # noqa: ASYNC240  the kernel's memory
+            except (OSError, IndexError):
+                continue
+            self.tms_memory_mb = max(self.tms_memory_mb, pages * _PAGE >> 20)
+
+    async def _look_at_wms(self) -> None:
+        with self.system.wms.log.open("rb") as log:
+            log.seek(self._read)
+            text = log.read()
+        end = text.rfind(b"\n") + 1
+        self._read += end
+        lines = text[:end].splitlines()
+        self.polls += sum(
+            b"pending-stopper" in line and b"status=200" in line and b"fault=None" in line for line in lines
+        )
+
+    def _wrong(self, problem: str) -> None:
+        if problem not in self.problems:
+            self.system.say(f"WRONG: {problem}")
+            self.problems[problem] = None
+
+
+async def _for_ever(look: Callable[[], Awaitable[None]], every: float) -> NoReturn:
+    while True:
+        await look()
+        await trio.sleep(every)

@@ -1,0 +1,169 @@
+"""The whole system while it runs, with the handles by which faults get at it and by which it is watched."""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+import attrs
+import trio
+
+from ewms.testing import outside
+from ewms.testing.proxy import Proxy
+from ewms.testing.stand import Workflow, WorkflowRequest
+from ewms.tms.condor.base import Action, CondorError, Schedd
+from tests.chaos.places import Place
+from tests.chaos.tms import TmsKeeper
+from tests.chaos.wmsprocess import PatientUser, WmsProcess
+
+RUNNING: Final = 2
+_PATIENCE_S: Final = 60
+_POLL_S: Final = 0.3
+
+
+@attrs.define(eq=False)
+class Job:
+    """A workflow that was requested, and what its user knows of it."""
+
+    workflow: Workflow
+    n_workers: int
+    order: str
+    """Its start order, as the WMS told it before the TMS took it; "" if that was too late."""
+    is_base: bool
+    """It runs from the beginning to the end."""
+    sent: list[str] = attrs.field(factory=list)
+    gone: int = 0
+    """Workers that were removed by hand."""
+    is_stopped: bool = False
+    is_withdrawn: bool = False
+
+    @property
+    def uuid(self) -> str:
+        """Its taskforce's."""
+        return self.workflow.taskforce_uuid
+
+
+@attrs.define(eq=False)
+class System:
+    """What faults act upon."""
+
+    place: Place
+    wms: WmsProcess
+    user: PatientUser
+    tms: TmsKeeper
+    schedd: Schedd
+    """Ours: to look, and to do by hand what an operator does."""
+    broker_proxy: Proxy | None
+    """Between the pilots and their broker; None: the embedded broker has no network."""
+    wms_proxy: Proxy
+    """Between the TMS and its WMS."""
+    clock_file: Path
+    """By how many seconds the TMS's wall clock is wrong."""
+    marker: str
+    """Stands among the arguments of every task."""
+    say: Callable[[str], None]
+    jobs: list[Job] = attrs.field(factory=list)
+    interruptions: int = 0
+    """How many times a pilot was disturbed: each may do one event a second time."""
+    logs_harmed: bool = False
+    notes: Counter[str] = attrs.field(factory=Counter)
+    """What faults could not do, because there was nothing to do it to."""
+    feeding: trio.Lock = attrs.field(factory=trio.Lock)
+    """Held while a user puts events, and while the broker is away: it is not the user's clients that are tried here."""
+    _number: int = 0
+    _held: dict[str, trio.Lock] = attrs.field(factory=lambda: defaultdict(trio.Lock))
+
+    def lock(self, what: str) -> trio.Lock:
+        """For what can have only one fault at a time."""
+        return self._held[what]
+
+    @property
+    def base(self) -> list[Job]:
+        """The jobs that run all the time."""
+        return [job for job in self.jobs if job.is_base]
+
+    # --- the user ---
+
+    async def request(self, n_workers: int, n_events: int, *, is_base: bool = False) -> Job:
+        """A new workflow with its first events."""
+        request = WorkflowRequest(
+            task_image=self.place.ground.task_image,
+            task_args=f"sh -c 'sleep 0.2; cp {{{{INFILE}}}} {{{{OUTFILE}}}}; : {self.marker}'",
+            n_workers=n_workers,
+            pilot_config=self._pilot_config(),
+        )
+        workflow = await self.user.request(request)
+        job = Job(workflow, n_workers, await self._order(workflow), is_base)
+        self.jobs.append(job)
+        await self.put(job, n_events)
+        return job
+
+    def _pilot_config(self) -> dict[str, object]:
+        config = dict(self.place.ground.pilot_config)
+        own = {"EWMS_PILOT_STOP_GRACE": 2, "EWMS_PILOT_KEEP_FAILED_COUNT": 3}
+        config["environment"] = {**config["environment"], **own}
+        return config
+
+    async def _order(self, workflow: Workflow) -> str:
+        said = await self.user.next_order()
+        try:
+            is_ours = json.loads(said)["taskforce"]["taskforce_uuid"] == workflow.taskforce_uuid
+        except (KeyError, TypeError, ValueError):
+            return ""
+        return said if is_ours else ""
+
+    async def put(self, job: Job, count: int) -> None:
+        """More events for a job."""
+        async with self.feeding:
+            events = [f"event {self._number + number}" for number in range(count)]
+            self._number += count
+            await self.place.ground.queues.put(job.workflow.queue_in, events)
+            job.sent += events
+
+    async def stop(self, job: Job) -> None:
+        """The user's finish."""
+        job.is_stopped = True
+        await self.user.finish(job.workflow)
+
+    # --- pilots and workers ---
+
+    def pilots(self, jobs: Sequence[Job] | None = None) -> list[outside.Process]:
+        """The pilots of some jobs, or all."""
+        found = outside.pilots(self.marker)
+        if jobs is None:
+            return found
+        queues = [f"QUEUE_INCOMING={job.workflow.queue_in}\0".encode() for job in jobs]
+        return [each for each in found if any(queue in each.environment for queue in queues)]
+
+    def all_interrupted(self) -> None:
+        """Something happens to all pilots."""
+        self.interruptions += len(self.pilots())
+
+    async def running_worker(self, draw: int) -> tuple[Job, str] | None:
+        """A running worker of a base job, and the constraint that means it alone; None if there is none for long."""
+        job = self.base[draw % len(self.base)]
+        mine = f'EWMSTaskforceUUID == "{job.uuid}" && JobStatus == {RUNNING}'
+        with trio.move_on_after(_PATIENCE_S):
+            while True:
+                try:
+                    ads = await self.schedd.query(mine, ["ClusterId", "ProcId"])
+                except CondorError:
+                    ads = []
+                if ads:
+                    ad = ads[draw % len(ads)]
+                    return job, f"ClusterId == {ad['ClusterId']} && ProcId == {ad['ProcId']}"
+                await trio.sleep(_POLL_S)
+        self.notes["no running worker"] += 1
+        return None
+
+    async def act(self, action: Action, constraint: str) -> bool:
+        """Do it by hand; whether it was done."""
+        with trio.move_on_after(_PATIENCE_S):
+            while True:
+                try:
+                    return bool((await self.schedd.act(action, constraint, reason="by hand")).succeeded)
+                except CondorError:
+                    await trio.sleep(_POLL_S)
+        self.notes[f"{action} was not possible"] += 1
+        return False

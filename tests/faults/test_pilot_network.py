@@ -1,0 +1,120 @@
+"""A bad network between the pilot and HTCondor's chirp server: no task waits for it, and the newest state arrives."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+from test_pilot_program import Site, pilot_command
+
+from ewms.contract import ChirpAttribute, PilotStatus
+from ewms.pilot import chirp
+from ewms.pilot.chirp import ChirpClient
+from ewms.pilot.errors import ExitStatus
+from ewms.pilot.report import Report, sending
+from ewms.testing.proxy import Proxy, open_proxy
+from ewms.testing.schedd import chirp as chirp_server
+
+PATIENCE = 60
+
+
+@attrs.define
+class Job:
+    """What a chirp server speaks to (`ewms.testing.schedd.chirp.ChirpJob`)."""
+
+    heard: list[str] = attrs.field(factory=list)
+    wants_io_proxy: bool = True
+    wants_updates: bool = True
+
+    def ulog(self, text: str) -> None:
+        self.heard.append(text)
+
+    def set_attribute(self, name: str, text: str) -> None:
+        self.heard.append(f"{name}: {text}")
+
+    def attribute(self, name: str) -> str:
+        return "UNDEFINED"
+
+
+@attrs.frozen
+class Worker:
+    """A worker's way to chirp."""
+
+    config: Path
+    proxy: Proxy
+    job: Job
+
+    async def until_it_hears(self, name: ChirpAttribute, value: str) -> None:
+        with trio.fail_after(PATIENCE):
+            while f'{name}: "{value}"' not in self.job.heard:  # noqa: ASYNC110  no event of ours
+                await trio.sleep(0.02)
+
+
+@asynccontextmanager
+async def working(directory: Path) -> AsyncIterator[Worker]:
+    """The chirp server that HTCondor would run, behind a proxy."""
+    async with trio.open_nursery() as nursery:
+        job = Job()
+        host, port, cookie = (await nursery.start(chirp_server.serve, job)).split()
+        async with open_proxy(host, int(port)) as proxy:
+            config = directory / "chirp.config"
+            config.write_text(f"{proxy.host} {proxy.port} {cookie}\n")
+            yield Worker(config, proxy, job)
+        nursery.cancel_scope.cancel()
+
+
+def harm(proxy: Proxy, how: str) -> None:
+    match how:
+        case "delay":
+            proxy.delay = 0.05
+        case "loss":
+            proxy.loss = 0.5
+        case "refused":
+            proxy.refusing = True
+            proxy.drop()
+        case _:
+            getattr(proxy, how)()
+
+
+def heal(proxy: Proxy) -> None:
+    proxy.resume()
+    proxy.refusing, proxy.delay, proxy.loss = False, 0.0, 0.0
+
+
+@pytest.mark.parametrize("how", ["delay", "loss", "stall", "sever", "reset", "drop", "refused"])
+async def test_the_newest_state_arrives_when_the_network_is_well_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr(chirp, "TIMEOUT_S", 0.2)
+    async with working(tmp_path) as worker:
+        report, client = Report(interval=0.1), ChirpClient(worker.config, to_log=True)
+        async with sending(report, client):
+            report.status(PilotStatus.STARTED)
+            await worker.until_it_hears(ChirpAttribute.STATUS, "Started")
+            harm(worker.proxy, how)
+            for status in (PilotStatus.TASKING, PilotStatus.PENDING_REMAINING_TASKS):
+                report.status(status)
+                await trio.sleep(0.3)
+            report.counts(succeeded=5, failed=0, parked=0)
+            heal(worker.proxy)
+            await worker.until_it_hears(ChirpAttribute.STATUS, "PendingRemainingTasks")
+            await worker.until_it_hears(ChirpAttribute.TASKS_TOTAL, "5")
+        client.close()
+
+
+async def test_no_task_waits_for_a_chirp_server_that_swallows_everything(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    async with working(tmp_path) as worker:
+        worker.proxy.sever()
+        events = [f"event {number}" for number in range(5)]
+        await site.put(*events)
+        environ = site.environ(HTCHIRP="true", HTCHIRP_DEST="JOB_EVENT_LOG", TIMEOUT_QUEUE_INCOMING=3)
+        environ["_CONDOR_CHIRP_CONFIG"] = str(worker.config)
+        with trio.fail_after(PATIENCE):
+            ended = await trio.run_process(pilot_command(), env=environ, capture_stderr=True, check=False)
+        assert ended.returncode == ExitStatus.OK
+        assert sorted(await site.outputs()) == events
+        assert worker.job.heard == []
+        assert worker.proxy.connections
