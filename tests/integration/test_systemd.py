@@ -44,7 +44,7 @@ class Instance:
         )
 
     async def configure(self, drop_in: str = DROP_IN, **settings: str) -> None:
-        environment = self.stand.tms_environment(**settings)
+        environment = tms_environment(self.stand.ground, self.stand.wms, **settings)
         envfile = "".join(f'{name}="{value}"\n' for name, value in environment.items())
         await self.write(f"{DIRECTORY}/envfile", envfile, "0600")
         await self.write(f"{UNITS}/{self.unit}.d/test.conf", drop_in)
