@@ -14,7 +14,7 @@ from ewms.testing.grounds import Ground, pool_ground
 from ewms.testing.pool.booted import CGROUP_PREFIX, Booted, boot_systemd
 from ewms.testing.pool.cgroups import cgroups_here
 from ewms.testing.pool.data import containers_dir
-from ewms.testing.stand import Stand, Workflow, open_stand
+from ewms.testing.stand import Stand, Workflow, open_stand, tms_environment
 
 if TYPE_CHECKING:
     from ewms.testing.pool import Pool
