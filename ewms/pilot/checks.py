@@ -6,12 +6,18 @@ from pathlib import Path
 from typing import Any, Final
 
 from ewms.pilot.arguments import ArgumentsError, split
-from ewms.pilot.brokers.base import QueueAddress
+from ewms.pilot.brokers import check_address
+from ewms.pilot.brokers.base import BrokerRefused, QueueAddress
 from ewms.secret import Secret
 
 LIST_SEPARATOR: Final = ";"
 DIRECTIONS: Final = ("incoming", "outgoing", "deadletter")
 _P: Final = "EWMS_PILOT_"
+MOST_PREFETCHED: Final = 65_535
+"""AMQP has 16 bits for it."""
+_LONGEST_NAME: Final = 255
+"""Bytes of a queue's name that a broker takes."""
+_LONGEST_EXTENSION: Final = 50
 _SIZE: Final = re.compile(r"(\d+(\.\d+)?\s?([kmgtp]i?)?b?)?", re.IGNORECASE)
 
 
@@ -27,9 +33,7 @@ def problems(values: Mapping[str, Any]) -> Iterator[str]:
     for kind in ("task", "init"):
         yield from _environment_problems(f"{_P}{kind.upper()}_ENV_JSON", values.get(f"{kind}_env_json", {}))
         yield from _argument_problems(f"{_P}{kind.upper()}_ARGS", values.get(f"{kind}_args", ""))
-    for name in ("infile_ext", "outfile_ext"):
-        if set(values.get(name, "")) & set("/\0"):
-            yield f"{_P}{name.upper()}: {values[name]!r} is not allowed: use a file extension such as .json"
+    yield from _file_and_number_problems(values)
     yield from _directory_problems(values)
     yield from _pattern_problems(values.get("okay_error_pattern", ""))
     if not _SIZE.fullmatch(values.get("docker_shm_size", "")):
@@ -39,6 +43,15 @@ def problems(values: Mapping[str, Any]) -> Iterator[str]:
             f"{_P}QUARANTINE_TIME: {values['quarantine_time']:g} is not allowed: it works only together with "
             f"{_P}STOP_LISTENING_ON_TASK_ERROR"
         )
+
+
+def _file_and_number_problems(values: Mapping[str, Any]) -> Iterator[str]:
+    for name in ("infile_ext", "outfile_ext"):
+        if not _is_extension(values.get(name, "")):
+            yield f"{_P}{name.upper()}: {values[name]!r} is not allowed: use a file extension such as .json"
+    for name in ("prefetch", "max_concurrent_tasks"):
+        if values.get(name, 1) > MOST_PREFETCHED:
+            yield f"{_P}{name.upper()}: '{values[name]}' is not allowed: use at most {MOST_PREFETCHED}"
 
 
 def queues(direction: str, values: Mapping[str, Any]) -> tuple[QueueAddress, ...]:
@@ -76,12 +89,35 @@ def _queue_problems(direction: str, values: Mapping[str, Any]) -> Iterator[str]:
     queues = columns[field]
     if any(not queue for queue in queues):
         yield f"{_P}{field.upper()}: {values[field]!r} is not allowed: one of its queues has no name"
+    for queue in queues:
+        if not queue.isprintable() or len(queue.encode()) > _LONGEST_NAME:
+            yield (
+                f"{_P}{field.upper()}: {queue!r} is not allowed: a queue's name has at most {_LONGEST_NAME} bytes, and "
+                "no control characters"
+            )
     for name, column in columns.items():
         if len(column) != len(queues):
             yield (
                 f"{_P}{name.upper()}: has {len(column)} entries separated by `;`, but {_P}{field.upper()} has "
                 f"{len(queues)}: use one for each queue"
             )
+    if len({*map(len, columns.values())}) == 1:
+        yield from _address_problems(direction, values)
+
+
+def _address_problems(direction: str, values: Mapping[str, Any]) -> Iterator[str]:
+    told = set()
+    for each in queues(direction, values):
+        try:
+            check_address(each.broker_type, each.broker_address, each.auth_token)
+        except BrokerRefused as error:
+            column = "BROKER_TYPE" if str(error).startswith("unknown") else "BROKER_ADDRESS"
+            told.add(f"{_P}QUEUE_{direction.upper()}_{column}: {error}")
+    yield from sorted(told)
+
+
+def _is_extension(text: str) -> bool:
+    return len(text) <= _LONGEST_EXTENSION and text.isprintable() and not set(text) & set("/ ")
 
 
 def _environment_problems(name: str, values: Mapping[str, Any]) -> Iterator[str]:

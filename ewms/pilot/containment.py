@@ -2,19 +2,22 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 import attrs
 import trio
 
+from ewms.contract import TASK_DATA_DIR
 from ewms.pilot import arguments
-from ewms.pilot.containers.base import Container, ContainerSpec, Mount, Platform, Usage
-from ewms.pilot.directories import RunDirectory, TaskDirectory, read_tail
+from ewms.pilot.containers.base import Begun, Container, ContainerSpec, Mount, Platform, Usage
+from ewms.pilot.directories import DataDirectory, RunDirectory, TaskDirectory, read_tail
 from ewms.pilot.errors import TaskFailed, TaskOverLimit, TaskTimedOut
 from ewms.pilot.excerpt import TAIL_BYTES, exception_name, excerpt
 from ewms.pilot.limits import Limits
 from ewms.pilot.watching import Watch, wait_and_warn
 
+_TASK_DATA: Final = Path(TASK_DATA_DIR)
 VARIABLES: Final[Mapping[str, str]] = {
     "infile": "EWMS_TASK_INFILE",
     "outfile": "EWMS_TASK_OUTFILE",
@@ -77,6 +80,7 @@ async def run(
     mounts: tuple[Mount, ...],
     paths: Paths,
     meter: Meter,
+    begun: Begun | None = None,
 ) -> None:
     """Run one container until it ends or a limit is exceeded; nothing of it is left then.
 
@@ -86,15 +90,11 @@ async def run(
         TaskOverLimit: it exceeded another of its limits.
         ContainerError: the runtime could not start it.
     """
-    spec = ContainerSpec(
-        name=f"ewms-{directory.run_id}",
-        image=recipe.image,
+    spec = attrs.evolve(
+        spec_of(recipe, directory, mounts=mounts),
         args=tuple(arguments.fill(recipe.words, paths.placeholders)),
         environment={**recipe.environment, **paths.variables},
-        mounts=(*recipe.mounts, *mounts),
-        stdout=directory.stdout,
-        stderr=directory.stderr,
-        scratch=directory.scratch,
+        begun=begun,
     )
     code: int | None = None
     exceeded: TaskOverLimit | None = None
@@ -108,6 +108,30 @@ async def run(
     if code != 0:
         stderr = read_tail(directory.stderr, TAIL_BYTES)
         raise TaskFailed(code, excerpt(stderr), exception_name(stderr))
+
+
+def spec_of(recipe: Recipe, directory: RunDirectory, *, mounts: tuple[Mount, ...]) -> ContainerSpec:
+    """A container of `recipe` in `directory`, without what is the task's own: arguments and environment."""
+    return ContainerSpec(
+        name=f"ewms-{directory.run_id}",
+        image=recipe.image,
+        args=(),
+        environment={},
+        mounts=(*recipe.mounts, *mounts),
+        stdout=directory.stdout,
+        stderr=directory.stderr,
+        scratch=directory.scratch,
+    )
+
+
+def hub_mount(data: DataDirectory) -> Mount:
+    """The data hub, as every container sees it."""
+    return Mount(data.hub.absolute(), _TASK_DATA / "data-hub")
+
+
+def task_io_mount(run: RunDirectory) -> Mount:
+    """The directory of infile and outfile, as the task's container sees it."""
+    return Mount(run.task_io.absolute(), _TASK_DATA / "task-io")
 
 
 def _watch(limits: Limits, directory: RunDirectory) -> Watch:

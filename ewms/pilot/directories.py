@@ -11,6 +11,7 @@ What a task wrote is never trusted: links are not followed and only regular file
 on the local disk and without threads; long removals let other tasks run in between.
 """
 
+import errno
 import os
 import shutil
 import stat
@@ -50,6 +51,11 @@ class RunDirectory:
         return self.root / "scratch"
 
     @cached_property
+    def task_io(self) -> Path:
+        """What a task's container sees of it; an init container has none."""
+        return self.root / "task-io"
+
+    @cached_property
     def stdout(self) -> Path:
         """The container's standard output."""
         return self.root / "outputs" / "stdoutfile"
@@ -66,11 +72,6 @@ class TaskDirectory(RunDirectory):
 
     infile: Path
     outfile: Path
-
-    @cached_property
-    def task_io(self) -> Path:
-        """What the container sees of it."""
-        return self.infile.parent
 
 
 @attrs.define
@@ -120,13 +121,31 @@ class DataDirectory:
 
     def new_task(self, task_id: str, infile_extension: str, outfile_extension: str) -> TaskDirectory:
         """Make the directories of a task; `DataDirectoryError` if that is not possible."""
+        task = self._task(task_id, infile_extension, outfile_extension)
+        _make(task.root, task.task_io, task.stdout.parent, task.scratch)
+        return task
+
+    def _task(self, task_id: str, infile_extension: str, outfile_extension: str) -> TaskDirectory:
         root = self.root / task_id
-        task = TaskDirectory(
+        return TaskDirectory(
             root=root,
             infile=root / "task-io" / f"infile-{task_id}{infile_extension}",
             outfile=root / "task-io" / f"outfile-{task_id}{outfile_extension}",
         )
-        _make(root, task.task_io, task.stdout.parent, task.scratch)
+
+    def new_spare(self, name: str) -> RunDirectory:
+        """Make the directories of a task that is not known yet; `DataDirectoryError` if that is not possible."""
+        spare = RunDirectory(self.root / name)
+        _make(spare.root, spare.task_io, spare.stdout.parent, spare.scratch)
+        return spare
+
+    def task_of(
+        self, spare: RunDirectory, task_id: str, infile_extension: str, outfile_extension: str
+    ) -> TaskDirectory:
+        """Let a task have the directories of `spare`; `DataDirectoryError` if that is not possible."""
+        task = self._task(task_id, infile_extension, outfile_extension)
+        with _pilots_own_fault():
+            spare.root.rename(task.root)
         return task
 
     def write_infile(self, task: TaskDirectory, content: bytes) -> None:
@@ -168,7 +187,8 @@ def read_outfile(path: Path, limit: float) -> bytes | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise BadOutput(f"task failed: its outfile cannot be read: {error.strerror}") from error
+        why = "it is a link" if error.errno == errno.ELOOP else error.strerror
+        raise BadOutput(f"task failed: its outfile cannot be read: {why}") from error
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode):
         os.close(fd)

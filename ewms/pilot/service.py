@@ -25,7 +25,7 @@ from ewms.pilot.brokers.base import Broker, QueueAddress, Sink, Source
 from ewms.pilot.containers import open_platform
 from ewms.pilot.containers.base import Mount, Platform
 from ewms.pilot.containers.mounts import checked, keep_apart
-from ewms.pilot.containment import Meter, Paths, Recipe, run
+from ewms.pilot.containment import Meter, Paths, Recipe, hub_mount, run
 from ewms.pilot.copies import Copies
 from ewms.pilot.directories import DataDirectory, Kept
 from ewms.pilot.errors import NOT_THE_MACHINES, ExitStatus, InitFailed, TaskError, root_cause, status_of
@@ -35,9 +35,10 @@ from ewms.pilot.report import Report, open_report
 from ewms.pilot.resources import Resources
 from ewms.pilot.selfcheck import self_check
 from ewms.pilot.settings import PilotSettings, environment
+from ewms.pilot.spares import Spares
 from ewms.pilot.stopping import Reason, Stopping
 from ewms.pilot.tally import Tally
-from ewms.pilot.task import CLEANING_LIMIT_S, Tasks, dump, hub_mount
+from ewms.pilot.task import CLEANING_LIMIT_S, Tasks, dump
 from ewms.pilot.work import Work
 from ewms.secret import Secret, redact
 
@@ -206,12 +207,14 @@ class Pilot:
         log.info("init container done")
 
     async def _tasking(self, platform: Platform, recipe: Recipe, queues: "Queues", report: Report) -> None:
+        spares = Spares(platform, recipe, self.data, self.settings.slots)
         tasks = Tasks(
             settings=self.settings,
             pilot_id=self.pilot_id,
             platform=platform,
             recipe=recipe,
             data=self.data,
+            spares=spares,
             stopping=self.stopping,
             resources=self.resources,
         )
@@ -237,7 +240,7 @@ class Pilot:
         report.status(PilotStatus.AWAITING_FIRST_MESSAGE)
         try:
             with self.stopping.in_flight:
-                async with trio.open_nursery() as in_flight:
+                async with spares.kept(), trio.open_nursery() as in_flight:
                     self.stopping.begun = True
                     self.listening()
                     with self.stopping.intake:

@@ -5,7 +5,7 @@ a line for each problem. The names are public: task authors, the TMS and operato
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -15,12 +15,14 @@ from ewms.pilot import checks
 from ewms.pilot.brokers.base import QueueAddress
 from ewms.pilot.limits import Limits
 from ewms.secret import Secret
-from ewms.settings import AtLeast, SettingsError, load, variable
+from ewms.settings import AtLeast, SettingsError, load, variable, variables
 
 Level = Literal["debug", "info", "warning", "error", "critical"]
 PlatformName = Literal["apptainer", "bwrap", "docker", "process", "auto"]
 ChirpDestination = Literal["job_event_log", "job_attr"]
 
+RABBITMQ_DROPS_AFTER: Final = 20
+"""Returns of a message, from RabbitMQ 4.0 on, unless its operator set another limit."""
 _P: Final = "EWMS_PILOT_"
 
 
@@ -239,6 +241,17 @@ class PilotSettings:
         "refuse to convert: the image must already be a directory",
         default=True,
     )
+    apptainer_images_unused_time: Annotated[float, AtLeast(0)] = variable(
+        "_EWMS_PILOT_APPTAINER_IMAGES_UNUSED_TIME",
+        "s after which a converted image goes that no pilot of this machine has used (when the next pilot with such an "
+        "image starts)",
+        default=7 * 86400.0,
+    )
+    apptainer_images_total_bytes: Annotated[int, AtLeast(0)] = variable(
+        "_EWMS_PILOT_APPTAINER_IMAGES_TOTAL_BYTES",
+        "bytes that all converted images of this machine may have; with more the longest unused go, never one in use",
+        default=50_000_000_000,
+    )
     docker_shm_size: str = variable("_EWMS_PILOT_DOCKER_SHM_SIZE", "docker's --shm-size", default="")
 
     # What HTCondor and the system tell; not the pilot's own, but read at the same edge.
@@ -312,6 +325,18 @@ class PilotSettings:
             found.append(f"{_P}MAX_CONCURRENT_TASKS: {self.max_concurrent_tasks} is below 1 and means 1")
         if not self.queue_outgoing:
             found.append(f"{_P}QUEUE_OUTGOING: is not set; what tasks write to their outfile is not sent anywhere")
+        if again := {(each.queue, each.broker_address) for each in self.incoming} & {
+            (each.queue, each.broker_address) for each in self.outgoing
+        }:
+            names = ", ".join(sorted(queue for queue, _ in again))
+            found.append(f"{_P}QUEUE_OUTGOING: {names} is an incoming queue too: every output is an event again")
+        if not self.init_image and (self.init_args or self.init_env_json or self.init_timeout):
+            found.append(f"{_P}INIT_IMAGE: is not set; the other settings of an init container have no effect")
+        if self.limits.unacked is not None and self.max_returns >= RABBITMQ_DROPS_AFTER:
+            found.append(
+                f"{_P}MAX_RETURNS: {self.max_returns} is too many: RabbitMQ drops an event that it got back "
+                f"{RABBITMQ_DROPS_AFTER} times before any pilot parks it"
+            )
         if self.limits.unacked is not None and (self.task_timeout or 0) > self.limits.unacked:
             found.append(
                 f"{_P}TASK_TIMEOUT: {self.task_timeout:g} is above {_P}CONSUMER_TIMEOUT: the broker gives the event of "
@@ -329,6 +354,21 @@ def read(environ: Mapping[str, str]) -> PilotSettings:
     return load(PilotSettings, environ)
 
 
+def without_effect(environ: Mapping[str, str]) -> list[str]:
+    """A line for each variable that looks like a setting of the pilot's and is none: a misspelt one is lost else."""
+    known = {name for _, each in variables(PilotSettings) for name in (each.name, *each.aliases)}
+    return [
+        _unknown(name, known) for name in sorted(environ) if name.removeprefix("_").startswith(_P) and name not in known
+    ]
+
+
+def _unknown(name: str, known: Iterable[str]) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+    return f"{name}: is no setting, and has no effect{f'; is {near[0]} meant?' if near else ''}"
+
+
 def extension(text: str) -> str:
     """A file extension with its dot, however it was written; "" stays ""."""
     return f".{text.lstrip('.')}" if text.strip(".") else ""
@@ -339,4 +379,4 @@ def environment(values: Mapping[str, Any]) -> dict[str, str]:
     return {name: str(value) for name, value in values.items()}
 
 
-__all__ = ["PilotSettings", "SettingsError", "environment", "extension", "read"]
+__all__ = ["PilotSettings", "SettingsError", "environment", "extension", "read", "without_effect"]

@@ -4,20 +4,19 @@ import math
 import sys
 from contextlib import AsyncExitStack
 from itertools import count
-from pathlib import Path
 from typing import IO, Final
 
 import attrs
 import structlog
 import trio
 
-from ewms.contract import TASK_DATA_DIR
 from ewms.pilot import containment, events
-from ewms.pilot.containers.base import Mount, Platform
+from ewms.pilot.containers.base import Begun, Mount, Platform
 from ewms.pilot.directories import DataDirectory, RunDirectory, TaskDirectory, read_outfile, read_tail, tree_size
 from ewms.pilot.errors import BadEvent, DataDirectoryError, TaskError
 from ewms.pilot.resources import Resources, Used, megabytes
 from ewms.pilot.settings import PilotSettings, extension
+from ewms.pilot.spares import Spares
 from ewms.pilot.stopping import Stopping
 from ewms.pilot.tally import last_line
 from ewms.secret import redact
@@ -26,7 +25,6 @@ log = structlog.stdlib.get_logger(__name__)
 
 DUMP_BYTES: Final = 64 * 1024
 """So much of the end of a task's stdout, and of its stderr, is copied to the pilot's own."""
-TASK_DATA_PATH: Final = Path(TASK_DATA_DIR)
 CLEANING_LIMIT_S: Final = 5.0
 """For removing a run's files when the pilot has no more time."""
 _ID_CHARS: Final = 16
@@ -45,6 +43,7 @@ class Tasks:
     platform: Platform
     recipe: containment.Recipe
     data: DataDirectory
+    spares: Spares
     stopping: Stopping
     resources: Resources = attrs.field(factory=Resources)
     _numbers: "count[int]" = attrs.field(factory=lambda: count(1), init=False)
@@ -61,7 +60,7 @@ class Tasks:
             DataDirectoryError: its files could not be made.
         """
         infile = _infile_of(event, self.settings)
-        task = self.data.new_task(
+        task, begun = self.spares.task(
             # Pilots may share a data directory, and an event may come twice.
             f"{_file_name_part(event.event_id)}-{self.pilot_id.rpartition('-')[2]}-{next(self._numbers)}",
             extension(self.settings.infile_ext),
@@ -69,9 +68,11 @@ class Tasks:
         )
         run = _Run(task)
         afterwards.push_async_callback(self._clean, run)
+        if begun is not None:
+            afterwards.push_async_callback(begun.aclose)
         try:
             self.data.write_infile(task, infile)
-            output = await self._contained(run)
+            output = await self._contained(run, begun)
         except TaskError as error:
             run.failed = True
             self._check_room(task, error)
@@ -102,8 +103,8 @@ class Tasks:
         self.resources.add(used)
         return used
 
-    async def _contained(self, run: "_Run") -> bytes | None:
-        task, io = run.task, task_io_mount(run.task)
+    async def _contained(self, run: "_Run", begun: Begun | None) -> bytes | None:
+        task, io = run.task, containment.task_io_mount(run.task)
         with self.stopping.task() as scope:
             await containment.run(
                 self.platform,
@@ -112,6 +113,7 @@ class Tasks:
                 mounts=(io,),
                 paths=self._paths(task, io),
                 meter=run.meter,
+                begun=begun,
             )
         if scope.cancelled_caught:
             raise Interrupted
@@ -122,7 +124,7 @@ class Tasks:
         return containment.Paths(
             infile=str(inside / task.infile.name),
             outfile=str(inside / task.outfile.name),
-            data_hub=str(self.platform.path_inside(hub_mount(self.data))),
+            data_hub=str(self.platform.path_inside(containment.hub_mount(self.data))),
         )
 
     async def _clean(self, run: "_Run") -> None:
@@ -155,16 +157,6 @@ class _Run:
             memory_mb=None if memory is None else megabytes(memory),
             scratch_mb=megabytes(tree_size(self.task.scratch) + tree_size(self.task.task_io)),
         )
-
-
-def hub_mount(data: DataDirectory) -> Mount:
-    """The data hub, as every container sees it."""
-    return Mount(data.hub.absolute(), TASK_DATA_PATH / "data-hub")
-
-
-def task_io_mount(task: TaskDirectory) -> Mount:
-    """The directory of infile and outfile, as the task's container sees it."""
-    return Mount(task.task_io.absolute(), TASK_DATA_PATH / "task-io")
 
 
 def dump(run: RunDirectory) -> None:

@@ -21,7 +21,7 @@ import trio
 from container_checks import PATIENCE, Bench, _alive, _make, _until
 from small_images import Registry, open_registry, small_directory
 
-from ewms.pilot.containers import conversion, open_platform
+from ewms.pilot.containers import imagestore, open_platform
 from ewms.pilot.containers.apptainer import ApptainerPlatform
 from ewms.pilot.containers.base import ContainerError, ImageUnusable
 from ewms.pilot.settings import PilotSettings, read
@@ -52,6 +52,10 @@ class World(Bench):
     @property
     def images(self) -> Path:
         return self.directory / "work" / f"ewms-pilot-images-{os.getuid()}"
+
+    def converted(self) -> set[str]:
+        """The directory images that are there."""
+        return {str(path) for path in self.images.iterdir() if path.is_dir()}
 
     def left(self) -> list[str]:
         """Of conversions that did not come to their end."""
@@ -101,6 +105,30 @@ async def an_image_of_a_registry_is_converted_once_and_runs(world: World) -> Non
     assert world.left() == []
 
 
+async def which_version_a_name_stood_for_is_told_each_time(world: World) -> None:
+    for _ in range(2):
+        with structlog.testing.capture_logs() as logs:
+            await world.platform.prepare(world.registry.image)
+        (told,) = [entry for entry in logs if entry["event"] == "a converted image is used"]
+        assert told["image"] == world.registry.image
+        assert told["digest"] == world.registry.digest
+        assert told["converted"].startswith("20")
+
+
+async def an_image_goes_when_no_pilot_has_used_it_for_long(world: World) -> None:
+    assert isinstance(world.platform, ApptainerPlatform)
+    mine = await world.platform.prepare(str(world.sif()))
+    with another_pilot(world) as other:
+        image = (await trio.to_thread.run_sync(other.communicate))[0].splitlines()[-1]
+    assert world.converted() == {mine, image}
+    for path in world.images.glob("*.lock"):
+        os.utime(path, (1, 1))
+    # This pilot uses the first one; the second one's pilot has ended.
+    another = await world.platform.prepare(str(world.sif("another.sif")))
+    assert world.converted() == {mine, another}
+    assert await world.runs(mine)
+
+
 async def two_pilots_at_once_convert_once(world: World) -> None:
     world.registry.may_give_layer.clear()
     with another_pilot(world) as one, another_pilot(world) as other:
@@ -142,8 +170,9 @@ async def a_pilot_that_stops_meanwhile_leaves_nothing(world: World) -> None:
 
 async def a_full_disk_is_said_and_left_as_it_was(world: World) -> None:
     assert isinstance(world.platform, ApptainerPlatform)
-    converter = attrs.evolve(world.platform.converter, images=world.small_disk / "images")
-    platform = attrs.evolve(world.platform, converter=converter)
+    converter = world.platform.converter
+    store = attrs.evolve(converter.store, root=world.small_disk / "images")
+    platform = attrs.evolve(world.platform, converter=attrs.evolve(converter, store=store))
     before = os.statvfs(world.small_disk).f_bfree
     for image in (str(world.sif()), world.registry.image):
         with _refused(
@@ -162,7 +191,7 @@ async def a_workdir_that_cannot_be_used_is_said(world: World) -> None:
 
 
 async def a_conversion_has_a_limit_and_says_how_far_it_is(world: World) -> None:
-    conversion.LIMIT_S, conversion.TELL_S = 3.0, 0.2  # type: ignore[misc]
+    imagestore.LIMIT_S, imagestore.TELL_S = 3.0, 0.2  # type: ignore[misc]
     world.registry.may_give_layer.clear()
     with structlog.testing.capture_logs() as logs, _refused("was not converted within 3 s: INFO:.* OCI image"):
         await world.platform.prepare(world.registry.image)
@@ -173,9 +202,9 @@ async def a_conversion_has_a_limit_and_says_how_far_it_is(world: World) -> None:
 
 
 async def the_wait_for_another_pilot_has_a_limit(world: World) -> None:
-    conversion.LIMIT_S, conversion.TELL_S = 1.0, 0.1  # type: ignore[misc]
+    imagestore.LIMIT_S, imagestore.TELL_S = 1.0, 0.1  # type: ignore[misc]
     world.images.mkdir(parents=True)
-    lock = world.images / f"{conversion.key_of(world.registry.image)}.lock"
+    lock = world.images / f"{imagestore.key_of(world.registry.image)}.lock"
     with lock.open("w") as file, structlog.testing.capture_logs() as logs:
         fcntl.flock(file, fcntl.LOCK_EX)
         with _refused("another pilot has not converted the image .* within 1 s"):
@@ -200,6 +229,8 @@ CHECKS: tuple[Callable[[World], Awaitable[None]], ...] = (
     a_sif_file_is_converted_once_and_runs,
     a_directory_is_used_as_it_is_wherever_it_is_named_from,
     an_image_of_a_registry_is_converted_once_and_runs,
+    which_version_a_name_stood_for_is_told_each_time,
+    an_image_goes_when_no_pilot_has_used_it_for_long,
     two_pilots_at_once_convert_once,
     a_killed_converter_leaves_no_lock_and_no_half_image,
     a_pilot_that_stops_meanwhile_leaves_nothing,

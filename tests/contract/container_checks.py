@@ -3,7 +3,8 @@
     python container_checks.py PLATFORM IMAGE DIRECTORY CHECK
 
 `test_containers.py` runs it here for the platforms that need nothing, and inside the real pool for the others; a
-platform is one more row there. A check passes when the program ends with 0.
+platform is one more row there. With `PLATFORM-begun` each container is begun before it is known what it runs. A check
+passes when the program ends with 0.
 """
 
 import json
@@ -13,8 +14,8 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import attrs
 import trio
 
 from ewms.pilot.containers import open_platform
-from ewms.pilot.containers.base import Container, ContainerError, ContainerSpec, Mount, Platform
+from ewms.pilot.containers.base import Container, ContainerError, ContainerSpec, Mount, Platform, StartsAhead
 from ewms.pilot.settings import read
 
 PATIENCE = 30
@@ -60,6 +61,8 @@ class Bench:
     platform: Platform
     image: str
     directory: Path
+    ahead: bool = False
+    """Whether containers are begun first."""
 
     @property
     def io(self) -> Path:
@@ -87,7 +90,15 @@ class Bench:
         )
 
     def start(self, *args: str, **more: Any) -> AbstractAsyncContextManager[Container]:
-        return self.platform.start(self.spec(*args, **more))
+        spec = self.spec(*args, **more)
+        return self._begun(spec) if self.ahead and spec.begun is None else self.platform.start(spec)
+
+    @asynccontextmanager
+    async def _begun(self, spec: ContainerSpec) -> AsyncIterator[Container]:
+        assert isinstance(self.platform, StartsAhead)
+        begun = await self.platform.begin(attrs.evolve(spec, args=(), environment={}))
+        async with self.platform.start(attrs.evolve(spec, begun=begun)) as container:
+            yield container
 
     async def run(self, *args: str, **more: Any) -> int:
         with trio.fail_after(PATIENCE):
@@ -306,6 +317,56 @@ async def hang(bench: Bench) -> None:
     await bench.run("python3", "-c", CLINGING, bench.inside, "1000", sys.argv[5])
 
 
+async def a_begun_container_goes_on_in_directories_with_new_names(bench: Bench) -> None:
+    assert isinstance(bench.platform, StartsAhead)
+    before = attrs.evolve(bench, directory=bench.directory / "before")
+    _make(before)
+    begun = await bench.platform.begin(before.spec())
+    assert begun is not None
+    after = attrs.evolve(bench, directory=bench.directory / "after")
+    before.directory.rename(after.directory)
+    _make(before)  # which nobody must use
+    (after.io / "in").write_text("event")
+    script = f"cat {bench.inside}/in > {bench.inside}/out; echo said; touch ~/there /tmp/there"
+    assert await after.run("sh", "-c", script, begun=begun) == 0
+    assert (after.io / "out").read_text() == "event"
+    assert (after.directory / "stdout").read_text() == "said\n"
+    assert len(list((after.directory / "scratch").glob("*/there"))) == 2
+    assert not any(path.is_file() for path in before.directory.rglob("*"))
+
+
+async def a_begun_container_that_is_not_wanted_leaves_nothing(bench: Bench) -> None:
+    assert isinstance(bench.platform, StartsAhead)
+    began = time.monotonic()
+    marker = str(bench.directory)
+    begun = await bench.platform.begin(bench.spec())
+    assert begun is not None
+    assert _alive(marker)
+    await begun.aclose()
+    assert not _alive(marker)
+    await begun.aclose()
+    assert time.monotonic() - began < 10
+
+
+async def a_begun_container_that_died_is_replaced(bench: Bench) -> None:
+    assert isinstance(bench.platform, StartsAhead)
+    begun = await bench.platform.begin(bench.spec())
+    while found := _alive(str(bench.directory)):
+        for pid in found:
+            os.kill(int(pid), signal.SIGKILL)
+        await trio.sleep(0.05)
+    await trio.sleep(0.2)
+    assert await bench.run("sh", "-c", "exit 7", begun=begun) == 7
+
+
+async def what_is_too_long_for_a_begun_container_arrives_all_the_same(bench: Bench) -> None:
+    assert isinstance(bench.platform, StartsAhead)
+    begun = await bench.platform.begin(bench.spec())
+    text = "ü" * 60_000
+    assert (await bench.seen(text, begun=begun))["argv"] == [text]
+    assert len(_alive(str(bench.directory))) == 0
+
+
 Check = Callable[[Bench], Awaitable[None]]
 CHECKS: tuple[Check, ...] = (
     exit_code_and_separate_output,
@@ -331,6 +392,15 @@ CHECKS: tuple[Check, ...] = (
     a_task_has_its_three_streams_and_no_other_file,
     a_task_that_is_cancelled_can_flush_what_it_has,
 )
+
+
+BEGUN: tuple[Check, ...] = (
+    a_begun_container_goes_on_in_directories_with_new_names,
+    a_begun_container_that_is_not_wanted_leaves_nothing,
+    a_begun_container_that_died_is_replaced,
+    what_is_too_long_for_a_begun_container_arrives_all_the_same,
+)
+"""For platforms that can start ahead."""
 
 
 async def _said(attempt: Awaitable[object]) -> str:
@@ -370,11 +440,12 @@ def _make(bench: Bench) -> None:
 
 
 async def main(platform: str, image: str, directory: Path, check: Check) -> None:
+    name, _, begun = platform.partition("-")
     settings = read(
         {
             "EWMS_PILOT_TASK_IMAGE": image,
             "EWMS_PILOT_QUEUE_INCOMING": "unused",
-            "_EWMS_PILOT_CONTAINER_PLATFORM": platform,
+            "_EWMS_PILOT_CONTAINER_PLATFORM": name,
             "PATH": os.environ["PATH"],
             "HOME": os.environ.get("HOME", "/"),
         }
@@ -382,7 +453,7 @@ async def main(platform: str, image: str, directory: Path, check: Check) -> None
     os.environ["EWMS_PILOT_QUEUE_INCOMING_AUTH_TOKEN"] = SECRET
     os.environ["APPTAINER_BIND"] = os.environ["SINGULARITY_BIND"] = str(directory)
     async with open_platform(settings) as opened:
-        bench = Bench(opened, await opened.prepare(image), directory)
+        bench = Bench(opened, await opened.prepare(image), directory, ahead=bool(begun))
         _make(bench)
         await check(bench)
 

@@ -48,6 +48,11 @@ class Registry:
     def image(self) -> str:
         return f"docker://127.0.0.1:{self.port}/task:1"
 
+    @property
+    def digest(self) -> str:
+        """What the name stands for."""
+        return _digest(self.manifest)
+
     def answer(self, path: str) -> tuple[bytes, str] | None:
         """A body and its type."""
         if path == "/v2/":

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ewms.testing.docker import DockerHost
     from ewms.testing.pool import Pool
 
+HOSTILE = Path(__file__).parents[1] / "integration" / "hostile_task.py"
 NAMES = [check.__name__ for check in container_checks.CHECKS]
 
 
@@ -59,9 +60,20 @@ def test_apptainers_own(check: str, pool: "Pool", small_disk: Path) -> None:
 @pytest.mark.parametrize("check", NAMES)
 def test_bwrap(check: str, pool: "Pool") -> None:
     """In the pilot image, as an ordinary user: bubblewrap in Apptainer, as on a worker."""
+    run_in_pilot_image(pool, "bwrap", check)
+
+
+@pytest.mark.pool
+@pytest.mark.parametrize("check", [*NAMES, *(check.__name__ for check in container_checks.BEGUN)])
+def test_bwrap_begun_ahead(check: str, pool: "Pool") -> None:
+    """The same with containers that are begun before it is known what they run."""
+    run_in_pilot_image(pool, "bwrap-begun", check)
+
+
+def run_in_pilot_image(pool: "Pool", platform: str, check: str) -> None:
     program = pool.job_dir / "container_checks.py"
     shutil.copy(container_checks.__file__, program)
-    argv = ["python3", str(program), "bwrap", pool.task_image, str(pool.job_dir / f"bwrap-{check}"), check]
+    argv = ["python3", str(program), platform, pool.task_image, str(pool.job_dir / f"{platform}-{check}"), check]
     options = ["--containall", "--bind", f"{pool.job_dir},/images", f"{pool.pilot_image_base}:{pool.pilot_tag}"]
     container_checks.run(pool.command(["apptainer", "-s", "exec", *options, *argv]))
 
@@ -83,7 +95,7 @@ def test_dockers_own(check: str, docker_host: "DockerHost") -> None:
 
 
 def run_beside(docker_host: "DockerHost", program: str, *arguments: str) -> None:
-    for each in (container_checks, docker_checks):
-        shutil.copy(str(each.__file__), docker_host.job_dir)
+    for path in (container_checks.__file__, docker_checks.__file__, str(HOSTILE)):
+        shutil.copy(path, docker_host.job_dir)
     argv = [docker_host.python, str(docker_host.job_dir / Path(program).name), *arguments]
     container_checks.run(docker_host.command(argv))

@@ -17,7 +17,11 @@ OpenPlatform = Callable[[Launcher, PilotSettings], AbstractAsyncContextManager[P
 async def _apptainer(launcher: Launcher, settings: PilotSettings) -> AsyncIterator[Platform]:
     from ewms.pilot.containers.apptainer import ApptainerPlatform
 
-    yield ApptainerPlatform.from_settings(launcher, settings)
+    platform = ApptainerPlatform.from_settings(launcher, settings)
+    try:
+        yield platform
+    finally:
+        platform.converter.store.close()
 
 
 @asynccontextmanager

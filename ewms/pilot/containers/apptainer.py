@@ -22,6 +22,7 @@ import attrs
 
 from ewms.pilot.containers.base import Container, ContainerError, ContainerSpec, ImageUnusable, Mount
 from ewms.pilot.containers.conversion import Converter
+from ewms.pilot.containers.imagestore import ImageStore, Keeping
 from ewms.pilot.containers.mounts import checked, mount_option
 from ewms.pilot.containers.process import RunningProcess
 from ewms.pilot.containers.processes import Command, Launcher
@@ -53,12 +54,13 @@ class ApptainerPlatform:
         """The platform as a pilot's settings want it.
 
         Raises:
-            ContainerError: there is no Apptainer here, or a task's environment cannot be given through it.
+            ContainerError: there is no Apptainer here.
+            SettingsError: a task's environment cannot be given through it.
         """
         program = shutil.which("apptainer", path=settings.path)
         if program is None:
             raise ContainerError(f"`apptainer` was not found (PATH={settings.path})")
-        check_names([*settings.task_env_json, *settings.init_env_json], "Apptainer")
+        check_names(settings, "Apptainer")
         own = {
             "PATH": settings.path,
             "HOME": settings.home,
@@ -67,11 +69,15 @@ class ApptainerPlatform:
         }
         env = {name: value for name, value in own.items() if value}
         images = settings.apptainer_build_workdir / f"ewms-pilot-images-{os.getuid()}"
+        keeping = Keeping(
+            unused_s=settings.apptainer_images_unused_time, total_bytes=settings.apptainer_images_total_bytes
+        )
+        store = ImageStore(root=images.absolute(), keeping=keeping)
         return cls(
             launcher=launcher,
             program=program,
             runtime_env=env,
-            converter=Converter(launcher=launcher, program=program, env=env, images=images.absolute()),
+            converter=Converter(launcher=launcher, program=program, env=env, store=store),
             must_be_directory=settings.apptainer_must_be_directory,
             debug=settings.container_debug,
         )

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import attrs
 
@@ -15,6 +15,13 @@ class Mount:
     source: Path
     target: Path
     read_only: bool = False
+
+
+class Begun(Protocol):
+    """A container that was begun before it was known what it is to run; see `StartsAhead`."""
+
+    async def aclose(self) -> None:
+        """Leave nothing of it; it may be gone or in use elsewhere no more by then."""
 
 
 @attrs.frozen
@@ -33,6 +40,8 @@ class ContainerSpec:
     stderr: Path
     scratch: Path
     """A directory on disk for this run alone: the container's /tmp and HOME live in it."""
+    begun: Begun | None = None
+    """What `StartsAhead.begin` gave for this run's image, mounts and directories."""
 
 
 @attrs.frozen
@@ -91,6 +100,20 @@ class Platform(Protocol):
 
         Raises:
             ContainerError: the runtime itself could not start it.
+        """
+
+
+@runtime_checkable
+class StartsAhead(Protocol):
+    """A platform that can do most of a start before it is known what is to run."""
+
+    async def begin(self, spec: ContainerSpec) -> Begun | None:
+        """Begin a container with the image, mounts and streams of `spec`, which waits for arguments and environment.
+
+        Its directories may be renamed meanwhile. None where nothing would be gained.
+
+        Raises:
+            ContainerError: the runtime could not start it.
         """
 
 

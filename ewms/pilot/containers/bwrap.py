@@ -3,8 +3,11 @@
 What was measured and why it is done so:
 - One overlay mount lays a thin layer over the image (`rootlayer.py`): mount points, /etc/passwd, name resolution. Each
   mount costs 0.1 ms, so what can be a file in that layer is no mount.
-- The environment is read from standard input by a shell in the container, after the image's own scripts: it is on no
-  command line and in no file, every value arrives exactly, and the image's values do not win over the task's.
+- Environment and arguments are read from standard input by a shell in the container, after the image's own scripts:
+  they are on no command line and in no file, every value arrives exactly, and the image's values do not win over the
+  task's.
+- So a container can be begun before its event is there: it waits for its standard input. Names of directories may
+  change meanwhile, for a mount is of a directory and not of its name.
 - `--die-with-parent` is not used: on SIGTERM bubblewrap's outer process dies, and everything would be killed at once;
   so a task has a moment to flush its output. The supervisor (`launcher.py`) leaves nothing behind in any case: it kills
   the first process of the container's PID namespace, and the kernel kills the others.
@@ -14,7 +17,7 @@ What was measured and why it is done so:
 
 import shutil
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import ClassVar, Final
 
@@ -25,7 +28,7 @@ from ewms.pilot.containers import bwrapwords
 from ewms.pilot.containers.base import Container, ContainerError, ContainerSpec, ImageUnusable, Mount
 from ewms.pilot.containers.mounts import checked
 from ewms.pilot.containers.process import RunningProcess
-from ewms.pilot.containers.processes import Command, Launcher
+from ewms.pilot.containers.processes import MOST_FED, Command, Launcher, Process
 from ewms.pilot.containers.rootlayer import Account, RootLayers
 from ewms.pilot.containers.variables import check_names
 from ewms.pilot.directories import read_tail
@@ -73,33 +76,89 @@ class BwrapPlatform:
         """Run one container."""
         return self._started(spec, bwrapwords.RUN)
 
+    async def begin(self, spec: ContainerSpec) -> "BegunContainer":
+        """See `StartsAhead`."""
+        view = await self._view(spec)
+        async with AsyncExitStack() as stack:
+            command = self._command(view, spec, None, bwrapwords.RUN_LATER)
+            process = await stack.enter_async_context(self.launcher.run(command))
+            await process.until_waiting()  # its directories may be renamed from now on
+            return BegunContainer(view.layer, process, stack.pop_all())
+
     @asynccontextmanager
     async def _started(self, spec: ContainerSpec, script: str) -> AsyncIterator[Container]:
+        particulars = bwrapwords.particulars(spec.environment, spec.args)
+        async with AsyncExitStack() as stack:
+            process = None
+            if isinstance(spec.begun, BegunContainer):
+                stack.push_async_callback(spec.begun.aclose)
+                process = await self._gone_on(spec, spec.begun, particulars)
+            if process is None:
+                command = self._command(await self._view(spec), spec, particulars, script)
+                process = await stack.enter_async_context(self.launcher.run(command))
+            yield RunningProcess(process)
+
+    async def _gone_on(self, spec: ContainerSpec, begun: "BegunContainer", particulars: str) -> Process | None:
+        """The container that was begun; None, and it is gone, if it cannot be used."""
+        if len(particulars) <= MOST_FED and self._made(spec) == begun.layer:
+            with suppress(ContainerError):  # it ended while it waited
+                await begun.process.feed(particulars)
+                return begun.process
+        await begun.aclose()
+        return None
+
+    def _command(self, view: bwrapwords.View, spec: ContainerSpec, stdin: str | None, script: str) -> Command:
+        targets = [str(each.target) for each in spec.mounts]
+        variables = bwrapwords.runtime_variables(spec.image, self.account.home, targets)
+        return Command(
+            argv=(self.program, *bwrapwords.arguments(view, variables), "/bin/sh", "-c", script, "sh"),
+            env={},
+            cwd=Path("/"),
+            stdin=stdin,
+            stdout=spec.stdout,
+            stderr=spec.stderr,
+        )
+
+    async def _view(self, spec: ContainerSpec) -> bwrapwords.View:
         mounts = checked(spec.mounts)
         own = bwrapwords.scratch_mounts(spec.scratch, self.account.home)
         for mount, mode in own:
             mount.source.mkdir(exist_ok=True)
             mount.source.chmod(mode)
-        view = await self._view(Path(spec.image), [*(mount for mount, _ in own), *mounts])
-        variables = bwrapwords.runtime_variables(spec.image, self.account.home, [str(each.target) for each in mounts])
-        command = Command(
-            argv=(self.program, *bwrapwords.arguments(view, variables), "/bin/sh", "-c", script, "sh", *spec.args),
-            env={},
-            cwd=Path("/"),
-            stdin=bwrapwords.assignments(spec.environment),
-            stdout=spec.stdout,
-            stderr=spec.stderr,
-        )
-        async with self.launcher.run(command) as process:
-            yield RunningProcess(process)
-
-    async def _view(self, image: Path, mounts: list[Mount]) -> bwrapwords.View:
-        targets = frozenset(map(PurePosixPath, [*bwrapwords.KERNEL_PLACES, *(str(each.target) for each in mounts)]))
+        image, targets = Path(spec.image), self._targets(spec)
         layer = self.layers.made(image, targets)
         if layer is None:  # the image may be on a slow disk
             layer = await trio.to_thread.run_sync(self.layers.make, image, targets)
-        resolved = [attrs.evolve(each, target=Path(layer.targets[PurePosixPath(each.target)])) for each in mounts]
+        resolved = [
+            attrs.evolve(each, target=Path(layer.targets[PurePosixPath(each.target)]))
+            for each in (*(mount for mount, _ in own), *mounts)
+        ]
         return bwrapwords.View(image=image, layer=layer.directory, mounts=resolved, home=self.account.home)
+
+    def _made(self, spec: ContainerSpec) -> Path | None:
+        """The layer that a container would have which is started now, if it is made already."""
+        layer = self.layers.made(Path(spec.image), self._targets(spec))
+        return layer.directory if layer else None
+
+    def _targets(self, spec: ContainerSpec) -> frozenset[PurePosixPath]:
+        own = (str(mount.target) for mount, _ in bwrapwords.scratch_mounts(spec.scratch, self.account.home))
+        return frozenset(
+            map(PurePosixPath, [*bwrapwords.KERNEL_PLACES, *own, *(str(each.target) for each in spec.mounts)])
+        )
+
+
+@attrs.frozen(eq=False)
+class BegunContainer:
+    """See `Begun`."""
+
+    layer: Path
+    """Of its root."""
+    process: Process
+    _stack: AsyncExitStack
+
+    async def aclose(self) -> None:
+        """Leave nothing of it."""
+        await self._stack.aclose()
 
 
 @asynccontextmanager
@@ -107,12 +166,13 @@ async def open_bwrap(launcher: Launcher, settings: PilotSettings) -> AsyncIterat
     """The platform as a pilot's settings want it.
 
     Raises:
-        ContainerError: there is no bubblewrap here, or a task's environment cannot be given through it.
+        ContainerError: there is no bubblewrap here.
+        SettingsError: a task's environment cannot be given through it.
     """
     program = shutil.which("bwrap", path=settings.path)
     if program is None:
         raise ContainerError(f"`bwrap` was not found (PATH={settings.path})")
-    check_names([*settings.task_env_json, *settings.init_env_json], "bubblewrap")
+    check_names(settings, "bubblewrap")
     account = Account.of_this_process()
     _have_full()
     # Beside the data: a cleaner of /tmp must not take them from a pilot that runs for days.

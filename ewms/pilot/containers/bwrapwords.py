@@ -24,7 +24,7 @@ _KERNEL: Final = (
     "--proc", "/proc", "--ro-bind", "/sys", "/sys",
 )  # fmt: skip
 
-_PRELUDE: Final = f"""\
+_IMAGES: Final = f"""\
 unset PS1
 export PATH={DEFAULT_PATH}
 for __script in /.singularity.d/env/*.sh; do
@@ -36,19 +36,28 @@ for __script in /.singularity.d/env/*.sh; do
     esac
 done
 unset __script __place
+"""
+"""The image's own environment."""
+_WAIT: Final = """\
+echo >&3
+exec 3>&-
+"""
+"""Says that nothing of the worker's is needed any more but standard input."""
+_TASKS: Final = """\
 . /dev/stdin
 exec < /dev/null
-export LANG="${{LANG-C}}" PROMPT_COMMAND="${{PROMPT_COMMAND-PS1=\\"$PS1\\"; unset PROMPT_COMMAND}}"
+export LANG="${LANG-C}" PROMPT_COMMAND="${PROMPT_COMMAND-PS1=\\"$PS1\\"; unset PROMPT_COMMAND}"
 """
-"""The image's environment, then the task's, which reads from standard input so that no command line has it."""
-RUN: Final = f"""\
-{_PRELUDE}
+"""The task's environment and arguments: from standard input, so that no command line has them."""
+_RUN: Final = """\
 [ ! -x /.singularity.d/runscript ] || exec /.singularity.d/runscript "$@"
 echo "No runscript found in the image, executing /bin/sh" >&2
 exec /bin/sh "$@"
 """
+RUN: Final = _IMAGES + _TASKS + _RUN
+RUN_LATER: Final = _IMAGES + _WAIT + _TASKS + _RUN
 CHECK: Final = f"""\
-{_PRELUDE}
+{_IMAGES}{_TASKS}
 while read -r name value; do
     case $name in
         NoNewPrivs:) [ "$value" = 1 ] || {{ echo "it could gain privileges" >&2; exit 1; }} ;;
@@ -109,7 +118,8 @@ def runtime_variables(image: str, home: str, targets: Iterable[str]) -> dict[str
     }
 
 
-def assignments(environment: Mapping[str, str]) -> str:
-    """A shell script that sets exactly `environment`; after the image's own scripts, as Apptainer does."""
+def particulars(environment: Mapping[str, str], arguments: Sequence[str]) -> str:
+    """A shell script that sets exactly these; after the image's own scripts, as Apptainer does."""
     # `command`: the image's shell may have read-only variables of its own (bash: UID), and goes on then.
-    return "".join(f"command export {name}={shlex.quote(value)}\n" for name, value in environment.items())
+    lines = [f"command export {name}={shlex.quote(value)}" for name, value in environment.items()]
+    return "\n".join([*lines, f"set -- {shlex.join(arguments)}\n"])

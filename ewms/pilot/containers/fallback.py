@@ -6,7 +6,7 @@ from pathlib import Path
 
 import structlog
 
-from ewms.pilot.containers.base import Container, ContainerError, ContainerSpec, Mount, Platform
+from ewms.pilot.containers.base import Begun, Container, ContainerError, ContainerSpec, Mount, Platform, StartsAhead
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -68,6 +68,10 @@ class WithFallback:
             _say(self._second, error)
             self._platform = self._second
             await self._platform.check(spec)
+
+    async def begin(self, spec: ContainerSpec) -> Begun | None:
+        """With the one in use, if that can; see `StartsAhead`."""
+        return await self._platform.begin(spec) if isinstance(self._platform, StartsAhead) else None
 
     def start(self, spec: ContainerSpec) -> AbstractAsyncContextManager[Container]:
         """With the one in use."""

@@ -51,7 +51,13 @@ class ProcessPlatform:
     async def _start(self, spec: ContainerSpec) -> AsyncIterator[Container]:
         if not spec.args:
             raise ContainerError("the process platform runs the task's arguments as a command, but there are none")
-        program = shutil.which(spec.args[0], path=self._path) or spec.args[0]
+        program = shutil.which(spec.args[0], path=self._path)
+        if program is None:
+            # In a container it would be the task's failure, and not the runtime's.
+            spec.stdout.touch()
+            spec.stderr.write_text(f"{spec.args[0]}: not found, or not executable (PATH={self._path})\n")
+            yield NotFound()
+            return
         command = Command(
             argv=(program, *spec.args[1:]),
             env={"PATH": self._path, "HOME": str(spec.scratch), "TMPDIR": str(spec.scratch)} | dict(spec.environment),
@@ -61,6 +67,21 @@ class ProcessPlatform:
         )
         async with self._launcher.run(command) as process:
             yield RunningProcess(process)
+
+
+class NotFound:
+    """A container whose program is not there; see `Container`."""
+
+    usage = Usage()
+
+    async def memory(self) -> int | None:
+        """It has none."""
+        return None
+
+    async def wait(self) -> int:
+        """The exit code of shells for that."""
+        await trio.lowlevel.checkpoint()
+        return 127
 
 
 class RunningProcess:

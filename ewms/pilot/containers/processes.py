@@ -1,7 +1,6 @@
 """Processes that leave nothing behind: the Trio side of `launcher.py`, which says how it is done."""
 
 import json
-import os
 import socket
 import struct
 import subprocess
@@ -23,6 +22,8 @@ log = structlog.stdlib.get_logger(__name__)
 
 TERM_WAIT_S: Final = 1.0
 """What a process that is to end gets between SIGTERM and SIGKILL, to flush its output."""
+MOST_FED: Final = 8192
+"""Characters: a pipe takes them, and what they are in UTF-8, at once, whether somebody reads or not."""
 GONE_DEADLINE_S: Final = TERM_WAIT_S + program.SWEEP_DEADLINE_S + 5
 """By then the supervisor has answered, or it hangs itself."""
 
@@ -38,9 +39,12 @@ class Command:
     cwd: Path
     stdout: Path
     stderr: Path
-    stdin: str = ""
-    """What it can read on its standard input, which is never on disk and on no command line."""
+    stdin: str | None = ""
+    """What it can read on its standard input, which is never on disk and on no command line; None: `Process.feed`."""
     term_wait: float = TERM_WAIT_S
+
+
+_FIELDS: Final = tuple(field.name for field in attrs.fields(Command))
 
 
 @attrs.frozen
@@ -82,10 +86,36 @@ class Process:
             self._exit = _exit_of(message)
         return self._exit
 
-    async def _start(self, command: Command) -> None:
-        request = json.dumps(attrs.asdict(command, value_serializer=_plain)).encode()
+    async def until_waiting(self) -> None:
+        """Wait until a process whose standard input comes later wrote a byte to its file descriptor 3; once.
+
+        Raises:
+            ContainerError: it ended.
+        """
+        message = await self._receive()
+        if message is None or "waiting" not in message:
+            self._exit = None if message is None else _exit_of(message)
+            raise ContainerError("the process ended before it had its standard input")
+
+    async def feed(self, stdin: str) -> None:
+        """Give it what it reads on its standard input, at most `MOST_FED` characters, and the end of file; once.
+
+        Raises:
+            ContainerError: its supervisor is gone.
+        """
+        assert 0 < len(stdin) <= MOST_FED
         try:
-            await self._stream.send_all(struct.pack("!I", len(request)) + request)
+            await self._send(stdin.encode("utf-8", "surrogateescape"))
+        except trio.BrokenResourceError as error:
+            raise ContainerError("the process's supervisor ended before it") from error
+
+    async def _send(self, message: bytes) -> None:
+        await self._stream.send_all(struct.pack("!I", len(message)) + message)
+
+    async def _start(self, command: Command) -> None:
+        request = {name: _plain(getattr(command, name)) for name in _FIELDS}
+        try:
+            await self._send(json.dumps(request).encode())
             message = await self._receive()
         except trio.BrokenResourceError:
             message = None
@@ -126,8 +156,8 @@ def _exit_of(message: Mapping[str, Any]) -> Exit:
     return Exit(**{**message, "survivors": tuple(message["survivors"])})
 
 
-def _plain(_instance: type, _attribute: "attrs.Attribute[Any]", value: Any) -> Any:
-    return os.fspath(value) if isinstance(value, Path) else value
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else dict(value) if isinstance(value, Mapping) else value
 
 
 class Launcher:

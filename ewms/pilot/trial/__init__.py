@@ -16,9 +16,10 @@ import trio
 from ewms import logs
 from ewms.pilot.directories import read_tail, remove_tree
 from ewms.pilot.errors import ExitStatus
-from ewms.pilot.settings import read
-from ewms.pilot.trial.plan import OF_A_TRIAL, Plan, environ_of, pairs, read_events
+from ewms.pilot.settings import PilotSettings, read, without_effect
+from ewms.pilot.trial.plan import OF_A_TRIAL, Plan, TriedEvent, environ_of, pairs, read_events
 from ewms.pilot.trial.run import run
+from ewms.settings import SettingsError
 
 _LOG_TAIL = 4096
 
@@ -31,15 +32,15 @@ def main(plan: Plan, paths: Sequence[Path], environ: Mapping[str, str], *, keep:
     Raises:
         SettingsError: with a line for each problem; nothing was run then.
     """
-    tried = read_events(paths)
     terminal = sys.stdout
 
     def say(line: str) -> None:
         print(line, file=terminal, flush=True)
 
     with _directory(keep=keep) as directory:
-        as_in_production = environ_of(plan, environ, directory)
-        production, settings = read(as_in_production), read({**as_in_production, **OF_A_TRIAL})
+        tried, production, settings = _read(plan, paths, environ, directory)
+        for line in without_effect(environ):
+            say(f"please note: {line}")
         log = directory / "pilot.log"
         # The pilot's own words go there: they are for operators.
         with log.open("w") as stream, redirect_stdout(stream), redirect_stderr(stream):
@@ -50,6 +51,26 @@ def main(plan: Plan, paths: Sequence[Path], environ: Mapping[str, str], *, keep:
         if keep:
             say(f"All files are in {directory}; the pilot's own log is {log}")
     return status
+
+
+def _read(
+    plan: Plan, paths: Sequence[Path], environ: Mapping[str, str], directory: Path
+) -> tuple[list[TriedEvent], PilotSettings, PilotSettings]:
+    """The events, and the settings in production and here; all that is wrong with them is told at once."""
+    problems: list[str] = []
+    tried: list[TriedEvent] = []
+    try:
+        tried = read_events(paths)
+    except SettingsError as error:
+        problems += error.problems
+    try:
+        as_in_production = environ_of(plan, environ, directory)
+        production, settings = read(as_in_production), read({**as_in_production, **OF_A_TRIAL})
+    except SettingsError as error:
+        raise SettingsError([*problems, *error.problems]) from error
+    if problems:
+        raise SettingsError(problems)
+    return tried, production, settings
 
 
 @contextmanager

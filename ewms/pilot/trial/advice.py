@@ -68,6 +68,20 @@ class Rule:
 
 _RULES: Final[Sequence[Rule]] = (
     Rule(
+        _says(r"no container runtime was found|`(apptainer|bwrap|docker)` was not found"),
+        "Install Apptainer or Docker, or see with --platform process whether the arguments are right: that runs them "
+        "as a command of this machine, without the image.",
+    ),
+    Rule(
+        _says(r"arguments as a command, but there are none"),
+        "Say with --args what to run.",
+    ),
+    Rule(
+        _says(r"Docker daemon cannot be used"),
+        "Docker needs its daemon running, and a user who may use it (mostly the group `docker`); --platform apptainer "
+        "needs neither.",
+    ),
+    Rule(
         _says(r"self-check: only \d+ bytes are free"),
         "A trial's files are made in the directory that TMPDIR names: set it to one with more room.",
     ),
@@ -140,13 +154,15 @@ def advice(case: Case) -> list[str]:
             f"{', '.join(unknown)} is no placeholder, and was given as it stands. There are: "
             f"{', '.join(sorted(_KNOWN_PLACEHOLDERS))}."
         )
-    if not case.error and not case.has_output:
+    if _has_no_outfile(case):
         found.append(_no_outfile(case))
-    if case.words and (
-        unknown or case.code in _CODES_ABOUT_WORDS or _missing_program(case) or not (case.error or case.has_output)
-    ):
+    if case.words and (unknown or case.code in _CODES_ABOUT_WORDS or _missing_program(case) or _has_no_outfile(case)):
         found.append(_given(case))
     return found
+
+
+def _has_no_outfile(case: Case) -> bool:
+    return case.code == 0 and not case.error and not case.has_output
 
 
 def _no_outfile(case: Case) -> str:
@@ -160,7 +176,8 @@ def _no_outfile(case: Case) -> str:
 
 
 def _unknown_placeholders(words: Sequence[str]) -> list[str]:
-    found = [each for word in words for each in re.findall(r"\{\{[^{}]*\}\}", word)]
+    # Joined: the shell's rules split `{{ INFILE }}` into three words.
+    found = re.findall(r"\{\{[^{}]*\}\}", " ".join(words))
     return sorted({each for each in found if each not in _KNOWN_PLACEHOLDERS})
 
 

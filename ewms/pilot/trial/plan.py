@@ -106,7 +106,7 @@ def _with(env: Mapping[str, str], text: str) -> str:
     except ValueError:
         values = None
     if not isinstance(values, dict):
-        raise SettingsError([f"{_TASK_ENV}: {text!r} is not allowed: use a JSON object"])
+        raise SettingsError([f"{_TASK_ENV}: the value (not shown) is not allowed: use a JSON object"])
     return json.dumps({**values, **env})
 
 

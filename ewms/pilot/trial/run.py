@@ -65,8 +65,9 @@ def _say_refused(watch: Watch, say: Say) -> None:
     stderr = ""
     if init is not None:
         stderr = read_tail(init.spec.stderr, TAIL_BYTES)
-        say("  stderr of the init container")
-        _say_lines(say, [f"    {line}" for line in stderr.splitlines()])
+        if stderr.strip():
+            say("  stderr of the init container")
+            _say_lines(say, [f"    {line}" for line in stderr.splitlines()])
     case = Case(
         error=str(watch.refused),
         stderr=stderr,

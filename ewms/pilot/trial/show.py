@@ -52,13 +52,25 @@ def case_of(found: Found, platform: str) -> Case:
 
 def advice_lines(text: str) -> list[str]:
     """One advice."""
-    return textwrap.wrap(text, WIDTH, initial_indent="  →  ", subsequent_indent="     ", break_on_hyphens=False)
+    return _wrapped(text, "  →  ")
 
 
 def bullet_lines(texts: Iterable[str]) -> Iterator[str]:
     """A list."""
     for text in texts:
-        yield from textwrap.wrap(text, WIDTH, initial_indent="  - ", subsequent_indent="    ", break_on_hyphens=False)
+        yield from _wrapped(text, "  - ")
+
+
+def _wrapped(text: str, first: str) -> list[str]:
+    # A path stays whole: it is to be copied.
+    return textwrap.wrap(
+        text,
+        WIDTH,
+        initial_indent=first,
+        subsequent_indent=" " * len(first),
+        break_on_hyphens=False,
+        break_long_words=False,
+    )
 
 
 def shown(data: object) -> str:
@@ -78,7 +90,7 @@ def summary(found: list[Found]) -> str:
     if failed:
         text += f"; {failed} failed"
     if not_tried:
-        text += f"; {not_tried} were not tried to their end"
+        text += f"; {not_tried} not tried to the end"
     return text
 
 
@@ -88,6 +100,8 @@ def _verdict(found: Found) -> str:
     took = f"{found.run.wall_s:.2f} s"
     if found.error:
         return f"FAILED  after {took}"
+    if not found.run.started:
+        return "NOT STARTED"
     if found.run.code is None:
         return f"STOPPED after {took}"
     return f"done    in {took}"

@@ -25,7 +25,8 @@ class Run:
     began: float
     ended: float | None = None
     code: int | None = None
-    """None: it was killed before it ended."""
+    """None: it was killed before it ended, or could not be started."""
+    started: bool = False
     usage: Usage = Usage()
     scratch: int = 0
     """Bytes in its /tmp and HOME at the end."""
@@ -118,13 +119,20 @@ class WatchedPlatform:
         container: Container | None = None
         try:
             async with self.inner.start(spec) as container:
+                run.started = True
                 yield WatchedContainer(container, run)
         finally:
             run.ended = trio.current_time()
             run.usage = Usage() if container is None else container.usage
             run.scratch = tree_size(spec.scratch)
-            how = "was killed" if run.code is None else f"ended with exit code {run.code}"
-            self.watch.tell(f"{label}: {how} after {run.wall_s:.1f} s")
+            self.watch.tell(f"{label}: {_end_of(run)}")
+
+
+def _end_of(run: Run) -> str:
+    if not run.started:
+        return "could not be started"
+    how = "was killed" if run.code is None else f"ended with exit code {run.code}"
+    return f"{how} after {run.wall_s:.1f} s"
 
 
 @attrs.frozen

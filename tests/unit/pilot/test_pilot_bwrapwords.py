@@ -1,5 +1,6 @@
 """What bubblewrap is told, and the script that it starts."""
 
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -9,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ewms.pilot.containers import bwrapwords
-from ewms.pilot.containers.base import ContainerError, Mount
+from ewms.pilot.containers.base import Mount
 from ewms.pilot.containers.variables import check_names
+from ewms.pilot.settings import PilotSettings, read
+from ewms.settings import SettingsError
 
 VIEW = bwrapwords.View(
     image=Path("/images/a:1"),
@@ -49,29 +52,37 @@ def test_images_see_the_variables_that_they_look_for() -> None:
 @pytest.mark.parametrize("shell", SHELLS)
 @given(value=VALUES)
 def test_a_shell_sets_every_value_exactly(shell: str, value: str) -> None:
-    script = bwrapwords.assignments({"VALUE": value}) + 'printf %s "$VALUE"'
+    script = bwrapwords.particulars({"VALUE": value}, [value, "", value]) + 'printf "%s|" "$VALUE" "$@"'
     said = subprocess.run([shell], input=script.encode(), stdout=subprocess.PIPE, check=True, env={})
-    assert said.stdout == value.encode()
+    assert said.stdout == f"{value}|{value}||{value}|".encode()
 
 
 @pytest.mark.parametrize("shell", SHELLS)
 def test_a_name_that_the_shell_keeps_for_itself_does_not_end_it(shell: str) -> None:
-    script = bwrapwords.assignments({"UID": "7", "VALUE": "set"}) + 'printf %s "$VALUE"'
+    script = bwrapwords.particulars({"UID": "7", "VALUE": "set"}, []) + 'printf %s "$VALUE"'
     argv = [shell, *(["--posix"] if shell.endswith("bash") else [])]
     said = subprocess.run(argv, input=script.encode(), stdout=subprocess.PIPE, check=True, env={})
     assert said.stdout == b"set"
 
 
 def test_both_scripts_are_scripts() -> None:
-    for script in (bwrapwords.RUN, bwrapwords.CHECK):
+    for script in (bwrapwords.RUN, bwrapwords.RUN_LATER, bwrapwords.CHECK):
         subprocess.run(["/bin/sh", "-n", "-c", script], check=True)
 
 
-@pytest.mark.parametrize("name", ["HOME", "1ST", "A-B", "", "A\n", "Ä"])
+def with_environment(*names: str) -> PilotSettings:
+    environment = json.dumps(dict.fromkeys(names, "x"))
+    needed = {"EWMS_PILOT_TASK_IMAGE": "unused", "EWMS_PILOT_QUEUE_INCOMING": "unused"}
+    return read(needed | {"EWMS_PILOT_TASK_ENV_JSON": environment})
+
+
+@pytest.mark.parametrize("name", ["HOME", "1ST", "A-B", "A\n", "Ä"])
 def test_names_that_a_shell_cannot_set_are_refused(name: str) -> None:
-    with pytest.raises(ContainerError, match="cannot be set in a container of bubblewrap"):
-        check_names(["GOOD", name], "bubblewrap")
+    with pytest.raises(SettingsError) as caught:
+        check_names(with_environment("GOOD", name), "bubblewrap")
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"EWMS_PILOT_TASK_ENV_JSON: the name {name!r} cannot be set in a container of bubblewrap")
 
 
 def test_names_that_a_shell_can_set() -> None:
-    check_names(["A", "_a1", "PATH", "LD_PRELOAD"], "Apptainer")
+    check_names(with_environment("A", "_a1", "PATH", "LD_PRELOAD"), "Apptainer")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from ewms.pilot.brokers.base import QueueAddress
-from ewms.pilot.settings import PilotSettings, extension, read
+from ewms.pilot.settings import PilotSettings, extension, read, without_effect
 from ewms.secret import Secret
 from ewms.settings import SettingsError
 
@@ -146,3 +146,63 @@ def test_what_is_probably_not_meant_is_a_warning() -> None:
 @pytest.mark.parametrize(("text", "dotted"), [("json", ".json"), (".json", ".json"), (".tar.gz", ".tar.gz"), ("", "")])
 def test_extension(text: str, dotted: str) -> None:
     assert extension(text) == dotted
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("PREFETCH", "65536", "use at most 65535"),
+        ("MAX_CONCURRENT_TASKS", "100000", "use at most 65535"),
+        ("QUEUE_INCOMING", "x" * 256, "a queue's name has at most 255 bytes"),
+        ("QUEUE_INCOMING", "a\tb", "a queue's name has at most 255 bytes, and no control characters"),
+        ("QUEUE_INCOMING_BROKER_TYPE", "kafka", "unknown broker type 'kafka'; known are: local, nats"),
+        ("QUEUE_INCOMING_BROKER_ADDRESS", "http://host", "the broker address is not of the form [amqp[s]://]"),
+        ("QUEUE_INCOMING_BROKER_ADDRESS", "host:99999", "the broker address is not of the form [amqp[s]://]"),
+        ("INFILE_EXT", "a b", "use a file extension such as .json"),
+        ("OUTFILE_EXT", "x" * 51, "use a file extension such as .json"),
+        ("TASK_TIMEOUT", "1e999", "use a finite number"),
+        ("TASK_TIMEOUT", "1h", "use a number"),
+        ("TASK_MEMORY_LIMIT", "2GB", "use a whole number"),
+    ],
+)
+def test_nonsense_is_refused_before_anything_is_connected(name: str, text: str, says: str) -> None:
+    (line,) = problems(NEEDED | {f"EWMS_PILOT_{name}": text})
+    assert line.startswith(f"EWMS_PILOT_{name}: ")
+    assert says in line
+
+
+@pytest.mark.parametrize("broker_type", ["rabbitmq", "nats", "pulsar", "local"])
+def test_an_address_that_is_wrong_is_not_shown(broker_type: str) -> None:
+    address = {
+        "EWMS_PILOT_QUEUE_OUTGOING": "out",
+        "EWMS_PILOT_QUEUE_OUTGOING_BROKER_TYPE": broker_type,
+        "EWMS_PILOT_QUEUE_OUTGOING_BROKER_ADDRESS": "what://me:hunter2hunter2@host:port",
+    }
+    if broker_type == "local":
+        read(NEEDED | address)  # any text is a path
+        return
+    (line,) = problems(NEEDED | address)
+    assert line.startswith("EWMS_PILOT_QUEUE_OUTGOING_BROKER_ADDRESS: ")
+    assert "hunter2" not in line
+
+
+@pytest.mark.parametrize(
+    ("more", "name"),
+    [
+        ({"QUEUE_OUTGOING": "x;in"}, "QUEUE_OUTGOING"),
+        ({"INIT_ARGS": "load"}, "INIT_IMAGE"),
+        ({"MAX_RETURNS": "20"}, "MAX_RETURNS"),
+    ],
+)
+def test_what_will_not_do_what_was_meant_is_a_warning(more: dict[str, str], name: str) -> None:
+    (line,) = settings(**{"QUEUE_OUTGOING": "out"} | more).warnings
+    assert line.startswith(f"EWMS_PILOT_{name}: ")
+
+
+def test_a_misspelt_variable_is_named_with_the_one_that_may_be_meant() -> None:
+    environ = NEEDED | {"EWMS_PILOT_TASKARGS": "x", "_EWMS_PILOT_FOO": "", "EWMS_TASK_INFILE": "", "SUBPROC": "1"}
+    assert without_effect(environ) == [
+        "EWMS_PILOT_TASKARGS: is no setting, and has no effect; is EWMS_PILOT_TASK_ARGS meant?",
+        "_EWMS_PILOT_FOO: is no setting, and has no effect",
+    ]
+    assert without_effect({"EWMS_PILOT_SUBPROC_TIMEOUT": "1", "_EWMS_PILOT_CONTAINER_PLATFORM": "auto"}) == []

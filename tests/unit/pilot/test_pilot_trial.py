@@ -15,7 +15,7 @@ import pytest
 from ewms.pilot.settings import read
 from ewms.pilot.trial.advice import Case, advice, differences
 from ewms.pilot.trial.plan import OF_A_TRIAL, Plan, environ_of, pairs, read_events
-from ewms.pilot.trial.show import shown
+from ewms.pilot.trial.show import advice_lines, shown
 from ewms.settings import SettingsError
 
 DIRECTORY = Path("/trial")
@@ -157,6 +157,22 @@ def test_outputs_are_shown_in_their_own_form() -> None:
     assert len(shown("x" * 10_000)) < 2000
 
 
+def test_a_placeholder_with_blanks_in_it_is_explained() -> None:
+    told = " ".join(advice(case("task failed", words=("cat", "{{", "INFILE", "}}"))))
+    assert "{{ INFILE }} is no placeholder" in told
+
+
+@pytest.mark.parametrize("code", [None, 0])
+def test_only_who_came_to_the_end_is_asked_for_an_outfile(code: int | None) -> None:
+    told = " ".join(advice(case(code=code, has_output=False)))
+    assert ("wrote no outfile" in told) == (code == 0)
+
+
+def test_long_words_stay_whole() -> None:
+    path = "/a-long/path" * 20
+    assert [line.strip() for line in advice_lines(f"They were: {path}")] == ["→  They were:", path]
+
+
 # --- the program ---
 
 
@@ -225,10 +241,53 @@ def test_wrong_options_and_settings_are_told_together_before_anything_runs(tmp_p
     assert ended.stdout == ""
 
 
+def test_wrong_events_and_wrong_settings_are_told_together(tmp_path: Path) -> None:
+    (tmp_path / "bad.json").write_text("{")
+    ended = tried(tmp_path, "--args", "true", "--event", "bad.json", "--event", "no-such", "--timeout", "-1")
+    assert ended.returncode == 2
+    assert [line.split(":")[0] for line in ended.stderr.splitlines()] == [
+        "--event bad.json",
+        "--event no-such",
+        "EWMS_PILOT_TASK_TIMEOUT",
+    ]
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
+
+
+def test_a_program_that_is_missing_is_the_tasks_failure_and_all_events_are_tried(tmp_path: Path) -> None:
+    ended = tried(tmp_path, "--args", "no-such-program {{INFILE}}", "--event", "a.in", "--event", "a.in")
+    assert ended.returncode == 1
+    assert ended.stdout.count("error   task failed (exit code 127): no-such-program: not found") == 2
+    assert "A program was not found in the container" in ended.stdout
+    assert "outfile" not in ended.stdout.partition("In production")[0]
+
+
+def test_without_arguments_it_says_what_is_missing(tmp_path: Path) -> None:
+    ended = tried(tmp_path, "--event", "a.in")
+    assert "could not be started" in ended.stdout
+    assert "  NOT STARTED\n" in ended.stdout
+    assert "Say with --args what to run" in ended.stdout
+    assert "outfile" not in ended.stdout.partition("In production")[0]
+
+
+def test_a_setting_that_is_misspelt_is_noted(tmp_path: Path) -> None:
+    ended = tried(tmp_path, "--args", "true", "--event", "a.in", EWMS_PILOT_TASK_TIME_OUT="3")
+    assert ended.returncode == 0
+    assert "please note: EWMS_PILOT_TASK_TIME_OUT: is no setting, and has no effect; is EWMS_PILOT_TASK_TIMEOUT" in (
+        ended.stdout
+    )
+
+
+def test_an_outfile_that_is_a_link_is_said_to_be_one(tmp_path: Path) -> None:
+    ended = tried(tmp_path, "--args", "ln -s /etc/passwd {{OUTFILE}}", "--event", "a.in")
+    assert ended.returncode == 1
+    assert "error   task failed: its outfile cannot be read: it is a link" in ended.stdout
+
+
 def test_a_runtime_that_is_not_here_is_said(tmp_path: Path) -> None:
     ended = tried(tmp_path, "--args", "true", "--event", "a.in", "--platform", "docker", PATH="/nowhere")
     assert ended.returncode == 4
     assert "THE PILOT ENDED: `docker` was not found (PATH=/nowhere)" in ended.stdout
+    assert "--platform process" in ended.stdout
 
 
 def test_control_c_stops_it_at_once_and_cleans_up(tmp_path: Path) -> None:
@@ -246,5 +305,5 @@ def test_control_c_stops_it_at_once_and_cleans_up(tmp_path: Path) -> None:
         rest = trial.stdout.read()
         assert trial.wait(20) == 9
     assert "STOPPED after" in rest
-    assert "1 were not tried to their end" in rest
+    assert "1 not tried to the end" in rest
     assert [path.name for path in tmp_path.iterdir()] == ["a.in"]
