@@ -85,6 +85,13 @@ def sweep(session: nox.Session) -> None:
 
 
 @nox.session
+def chaos(session: nox.Session) -> None:
+    """The whole system under a seeded schedule of faults; `-- --ground embedded --minutes 0.5`, `-- --help`."""
+    install(session, "demo", also=("tests",))
+    session.run("python", "-m", "tests.chaos", *session.posargs, env={"EWMS_TEST_WHEEL": build_wheel(session)})
+
+
+@nox.session
 def fuzz(session: nox.Session) -> None:
     """Inputs made to break what takes bytes from outside; `-- --minutes 10 --target log-damage`, `-- --list`."""
     install(session, "demo", also=("tests",))
