@@ -18,6 +18,10 @@ nox.options.reuse_venv = "yes"
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PYPROJECT)
 
+IMAGES = nox.project.load_toml("containers/images.toml")
+LOCKS = "containers/locks"
+SEEN = str(Path("build/versions-seen.json").resolve())
+
 # pyenv keeps its Pythons off the PATH; nox finds an interpreter only there.
 _PYENV = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
 os.environ["PATH"] = os.pathsep.join([os.environ["PATH"], *(str(path) for path in sorted(_PYENV.glob("3.*/bin")))])
@@ -43,7 +47,16 @@ def lint(session: nox.Session) -> None:
     # where one side need not wait), 127 (httpx is this project's choice).
     session.run("flake8-async", "--disable", "ASYNC114,ASYNC124,ASYNC127,ASYNC128,ASYNC9")
     session.run("lint-imports")
-    session.run("shellcheck", ".ci/run", *map(str, sorted(Path("containers").glob("*/*.sh"))))
+    session.run("shellcheck", ".ci/run", *map(str, sorted(Path("containers").rglob("*.sh"))))
+
+
+@nox.session
+def workflows(session: nox.Session) -> None:
+    """GitHub's workflows: their form, and what is dangerous in such."""
+    session.install(*groups("workflows"))
+    files = sorted(str(path) for path in Path(".github/workflows").glob("*.yml"))
+    session.run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *files)
+    session.run("zizmor", "--offline", "--quiet", *files)
 
 
 @nox.session
@@ -57,7 +70,9 @@ def typecheck(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """All fast tests, on every installed supported Python."""
     install(session, "demo", also=("tests",))
-    session.run("pytest", "-m", "not pool and not broker and not docker", *session.posargs)
+    session.run(
+        "pytest", "-m", "not pool and not broker and not docker", *session.posargs, env={"EWMS_TEST_VERSIONS": SEEN}
+    )
 
 
 @nox.session
@@ -73,7 +88,7 @@ def integration(session: nox.Session) -> None:
         *("tests/integration", "tests/contract"),
         *("-m", "integration or pool or broker or docker"),
         *session.posargs,
-        env={"EWMS_TEST_WHEEL": build_wheel(session)},
+        env={"EWMS_TEST_WHEEL": build_wheel(session), "EWMS_TEST_VERSIONS": SEEN},
     )
 
 
@@ -127,6 +142,62 @@ def docs(session: nox.Session) -> None:
     install(session, "demo", also=("docs",))
     session.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", "docs/_build/html")
     session.log(f"open {Path('docs/_build/html/index.html').resolve()}")
+
+
+@nox.session
+def lock(session: nox.Session) -> None:
+    """Pin what the images have, with hashes, within what pyproject.toml allows; `-- --upgrade` takes the newest."""
+    session.install(*groups("lock"))
+    for name, extras in IMAGES["locks"].items():
+        session.run(
+            *("uv", "pip", "compile", "--quiet", "--generate-hashes", "--only-binary", ":all:", "pyproject.toml"),
+            *(word for extra in extras for word in ("--extra", extra)),
+            # The images are Debian trixie.
+            *("--python-version", "3.13", "--python-platform", "x86_64-manylinux_2_40"),
+            *("--custom-compile-command", "nox -s lock", "--output-file", f"{LOCKS}/{name}.txt"),
+            *session.posargs,
+            env={"UV_SYSTEM_CERTS": "1"},
+        )
+
+
+@nox.session
+def sbom(session: nox.Session) -> None:
+    """What is in the images, as CycloneDX, out of the locks: build/sbom."""
+    session.install(*groups("sbom"))
+    target = Path("build/sbom")
+    target.mkdir(parents=True, exist_ok=True)
+    for name in IMAGES["locks"]:
+        session.run(
+            *("cyclonedx-py", "requirements", f"{LOCKS}/{name}.txt", "--output-format", "JSON", "--validate"),
+            *("--output-reproducible", "--output-file", str(target / f"ewms-{name}.cdx.json")),
+        )
+
+
+@nox.session
+def audit(session: nox.Session) -> None:
+    """Known vulnerabilities in what the images have; a word where the service that knows them is out of reach."""
+    session.install(*groups("audit"))
+    for name in IMAGES["locks"]:
+        said = session.run(
+            *("pip-audit", "--requirement", f"{LOCKS}/{name}.txt", "--disable-pip", "--require-hashes"),
+            *session.posargs,
+            silent=True,
+            success_codes=[0, 1],
+        )
+        if "No known vulnerabilities" in str(said):
+            session.log(f"{name}: no known vulnerabilities")
+        elif "known vulnerabilit" in str(said):
+            session.error(f"{name}:\n{said}")
+        else:
+            session.skip(
+                f"the service that knows vulnerabilities cannot be asked: {str(said).strip().splitlines()[-1]}"
+            )
+
+
+@nox.session
+def versions(session: nox.Session) -> None:
+    """Take over what test runs saw of other people's software into docs/versions.json and the table in the docs."""
+    session.run("python", "docs/versions.py", *(session.posargs or [SEEN]))
 
 
 def build_wheel(session: nox.Session) -> str:
