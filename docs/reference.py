@@ -1,67 +1,93 @@
 """Write the reference pages from the code: what it says cannot grow stale."""
 
+import ast
+import inspect
 import sys
 import types
 import typing
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, Final, get_args, get_origin
 
 import attrs
 import trio
 
+import ewms
+from ewms.contract import MAX_CHIRP_BYTES, SUSPECT_MACHINE_EXIT_STATUSES, ChirpAttribute, PilotStatus
+from ewms.pilot import events
+from ewms.pilot.errors import ExitStatus
 from ewms.pilot.settings import PilotSettings
 from ewms.secret import Secret
 from ewms.settings import AtLeast, variables
 from ewms.tms.metrics import Metrics
 from ewms.tms.settings import Settings as TMSSettings
 
-PAGES = {
-    "tms-settings": ("The TMS's settings", TMSSettings),
-    "pilot-settings": ("The pilot's settings", PilotSettings),
+PACKAGE = Path(ewms.__file__).parent
+
+LOG_FIELDS: Final = {
+    "taskforce": "its UUID",
+    "cluster": "HTCondor's number of its cluster",
+    "error": "what went wrong, in the words of who said it",
+    "reason": "why, in the words that the WMS, HTCondor or its users get to see",
+    "wait_s": "in how many seconds it is tried again",
+    "log": "the name of a day log",
+    "file": "a file or directory of the job directory, or a file that a setting names",
+    "place": "a site or a host",
+    "queue": "the name of a queue",
+    "broker": "a broker's address, without credentials",
+    "event_id": "the id of one event",
+    "task": "the name of one run's directory in `ewms-pilot-data`",
+    "image": "an image, as the workflow names it",
 }
+"""The fields that many messages have; a test looks whether they do."""
 
 
 def write_reference(directory: Path) -> None:
-    """One page for each settings class, and one for the metrics."""
+    """All pages."""
     directory.mkdir(exist_ok=True)
-    for name, (title, cls) in PAGES.items():
-        (directory / f"{name}.md").write_text(page(title, cls))
-    (directory / "tms-metrics.md").write_text(trio.run(metrics_page))
+    for name, text in pages().items():
+        (directory / f"{name}.md").write_text(text)
 
 
-async def metrics_page() -> str:
-    """A table with every metric of the TMS."""
-    lines = [
-        "# The TMS's metrics",
-        "",
-        "`/metrics` at `TMS_METRICS_PORT` tells them, and what every process tells of itself (`process_…`). No label",
-        "holds a taskforce's UUID: `/taskforces` and `ewms top` are about single ones.",
-        "",
-        "| metric | kind | labels | meaning |",
-        "|---|---|---|---|",
-    ]
-    for family in sorted(Metrics().families, key=lambda family: family.name):
-        labels = ", ".join(f"`{label}`" for label in family.labels)
-        lines.append(f"| `{family.name}` | {family.kind} | {labels} | {family.text} |")
-    return "\n".join(lines) + "\n"
+def pages() -> dict[str, str]:
+    """The pages, by their names."""
+    return {
+        "tms-settings": settings_page("The TMS's settings", TMSSettings),
+        "tms-metrics": trio.run(metrics_page),
+        "pilot-settings": settings_page("The pilot's settings", PilotSettings),
+        "exit-statuses": exit_statuses_page(),
+        "message-headers": headers_page(),
+        "chirp-attributes": chirp_page(),
+        "log-messages": logs_page(),
+    }
 
 
-def page(title: str, cls: type) -> str:
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; new-lines and bars in a cell are made harmless."""
+    cells = [[cell.replace("\n", " ").replace("|", "\\|") for cell in row] for row in rows]
+    lines = [list(head), ["---"] * len(head), *cells]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def code(text: object) -> str:
+    """A text as code."""
+    return f"`{text}`"
+
+
+# --- settings ---
+
+
+def settings_page(title: str, cls: type) -> str:
     """A table with every variable of a settings class."""
     attrs.resolve_types(cls, include_extras=True)  # type: ignore[type-var]
-    lines = [
-        f"# {title}",
-        "",
-        "All are environment variables, read once at the start. Every bad value is told at once.",
-        "",
-        "| variable | type | default | meaning |",
-        "|---|---|---|---|",
+    rows = [
+        (", ".join(map(code, (var.name, *var.aliases))), type_name(field.type), default_text(field.default), var.help)
+        for field, var in variables(cls)
     ]
-    for field, var in variables(cls):
-        names = ", ".join(f"`{name}`" for name in (var.name, *var.aliases))
-        meaning = var.help.replace("|", "\\|").replace("\n", " ")
-        lines.append(f"| {names} | {type_name(field.type)} | {default_text(field.default)} | {meaning} |")
-    return "\n".join(lines) + "\n"
+    return (
+        f"# {title}\n\nAll are environment variables, read once at the start. Every bad value is told at once.\n\n"
+        + table(("variable", "type", "default", "meaning"), rows)
+    )
 
 
 def type_name(kind: Any) -> str:
@@ -73,7 +99,7 @@ def type_name(kind: Any) -> str:
     if get_origin(kind) in (typing.Union, types.UnionType):
         return " or ".join(type_name(arg) for arg in get_args(kind) if arg is not type(None))
     if get_origin(kind) is typing.Literal:
-        return " \\| ".join(f"`{arg}`" for arg in get_args(kind))
+        return " | ".join(map(code, get_args(kind)))
     names = {Secret: "secret", dict: "JSON object", tuple: "list"}
     return names.get(get_origin(kind) or kind, getattr(kind, "__name__", str(kind)))
 
@@ -88,5 +114,149 @@ def default_text(default: Any) -> str:
         return "none"
     if isinstance(default, tuple):
         # A command's interpreter is this machine's; on another one it is another.
-        return f"`{'; '.join(map(str, default)).replace(sys.executable, 'python')}`"
-    return "`" + str(default).replace("|", "\\|") + "`"
+        return code("; ".join(map(str, default)).replace(sys.executable, "python"))
+    return code(default)
+
+
+# --- metrics ---
+
+
+async def metrics_page() -> str:
+    """A table with every metric of the TMS."""
+    families = sorted(Metrics().families, key=lambda family: family.name)
+    rows = [(code(each.name), each.kind, ", ".join(map(code, each.labels)), each.text) for each in families]
+    return (
+        "# The TMS's metrics\n\n"
+        "`/metrics` at `TMS_METRICS_PORT` tells them, and what every process tells of itself (`process_…`). No label\n"
+        "holds a taskforce's UUID: `/taskforces` and `ewms top` are about single ones.\n\n"
+        + table(("metric", "kind", "labels", "meaning"), rows)
+    )
+
+
+# --- what is said in enumerations ---
+
+
+def members(cls: type) -> Iterator[tuple[str, Any, str]]:
+    """Each member of an enumeration: its name, its value, and the text below it in the source ("" if there is none)."""
+    (tree,) = ast.parse(inspect.getsource(cls)).body
+    assert isinstance(tree, ast.ClassDef)
+    for node, after in zip(tree.body, [*tree.body[1:], None], strict=True):
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            name = node.targets[0].id
+            said = after.value if isinstance(after, ast.Expr) else None
+            text = said.value if isinstance(said, ast.Constant) else ""
+            yield name, cls[name].value, " ".join(str(text).split())  # type: ignore[index]
+
+
+def exit_statuses_page() -> str:
+    """A table with the pilot's exit statuses."""
+    rows = [
+        (str(value), code(name), meaning, "yes" if value in SUSPECT_MACHINE_EXIT_STATUSES else "")
+        for name, value, meaning in members(ExitStatus)
+    ]
+    return (
+        "# The pilot's exit statuses\n\n"
+        "With a status that speaks against the machine a worker goes back to the queue and to another machine\n"
+        "(`TMS_REQUEUE_EXIT_STATUSES`, `TMS_MAX_REQUEUES`), and its site's failures are counted.\n"
+        "[Every error of a pilot](../pilot-errors.md) has the texts.\n\n"
+        + table(("status", "name", "meaning", "speaks against the machine"), rows)
+    )
+
+
+def chirp_page() -> str:
+    """Tables with what a pilot tells through chirp."""
+    attributes = [(code(value), meaning) for _, value, meaning in members(ChirpAttribute)]
+    statuses = [(code(value), meaning) for _, value, meaning in members(PilotStatus)]
+    return (
+        "# What a pilot chirps\n\n"
+        'Each attribute is one line `NAME: "value"` of a generic event (number 008) in the job event log, the\n'
+        "value quoted as a ClassAd string; with `EWMS_PILOT_HTCHIRP_DEST=JOB_ATTR` it is an attribute of the job.\n"
+        f"A line has at most {MAX_CHIRP_BYTES} bytes, in ASCII. All values are absolute, so repeats are harmless.\n\n"
+        + table(("attribute", "value"), attributes)
+        + "\n## The pilot's statuses\n\nIn the order in which a pilot goes through them.\n\n"
+        + table(("status", "the pilot"), statuses)
+    )
+
+
+def headers_page() -> str:
+    """The table of headers in the module that writes and reads them."""
+    lines = inspect.cleandoc(events.__doc__ or "").splitlines()
+    rows = [line for line in lines if line.startswith("|")]
+    return (
+        "# The headers of an event\n\n"
+        'A message is what `oms-mqclient` 2 writes and reads: zstd-compressed JSON `{"headers": {…}, "data": …}`.\n'
+        "Producers may set `ewms-event-id`; all of these are optional, and others are handed on as they are.\n\n"
+        + "\n".join(rows)
+        + "\n\n## Where an id came from\n\n"
+        + table(
+            ("source", "who gave the id"), [(code(value), meaning) for _, value, meaning in members(events.IdSource)]
+        )
+    )
+
+
+# --- logs ---
+
+
+@attrs.frozen(order=True)
+class Message:
+    """One message of the logs."""
+
+    text: str
+    level: str
+    fields: tuple[str, ...]
+
+
+def messages(packages: Sequence[str]) -> list[Message]:
+    """Every message that some packages log through `log.LEVEL("text", field=…)`, or through a helper of theirs."""
+    fields: dict[tuple[str, str], set[str]] = {}
+    for _, call in log_calls(packages):
+        text = _text(call)
+        if isinstance(text, ast.Constant) and isinstance(text.value, str):
+            known = fields.setdefault((text.value, _level(call)), set())
+            known.update(each.arg for each in call.keywords if each.arg not in (None, "exc_info"))
+    return sorted(Message(text, level, tuple(sorted(known))) for (text, level), known in fields.items())
+
+
+def log_calls(packages: Sequence[str]) -> Iterator[tuple[Path, ast.Call]]:
+    """Every call that logs something, and its file; those of `ewms pilot try` are not a service's."""
+    for package in packages:
+        for path in sorted((PACKAGE / package).rglob("*.py")):
+            if "trial" not in path.parts:
+                yield from ((path, node) for node in ast.walk(ast.parse(path.read_text())) if _level(node))
+
+
+_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
+_HELPERS: Final = {"say": "warning", "gone": "info", "_persist": "warning"}
+"""Functions that log the text that they are given."""
+
+
+def _level(node: ast.AST) -> str:
+    """The level of what a node logs; "" if it does not."""
+    if not isinstance(node, ast.Call):
+        return ""
+    name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+    is_log = getattr(getattr(node.func, "value", None), "id", "") == "log"
+    if is_log and name in _LEVELS:
+        return name
+    return _HELPERS.get(name, "") if isinstance(_text(node), ast.Constant) else ""
+
+
+def _text(call: ast.Call) -> ast.expr | None:
+    """The first constant text; without one, whatever comes first."""
+    return next((each for each in call.args if isinstance(each, ast.Constant)), call.args[0] if call.args else None)
+
+
+def logs_page() -> str:
+    """Tables with every message of both services."""
+    text = (
+        "# What the services log\n\n"
+        "Texts are constant, and what differs stands in fields: search for the text, filter by the fields. With\n"
+        "`TMS_LOG_FORMAT=json` each line is an object with `event` (the text), `level`, `logger`, `timestamp` (UTC),\n"
+        "and the fields. No secret is in any of them. [What to do](../operators.md) about those that need somebody,\n"
+        "and [every error of a pilot](../pilot-errors.md), have pages of their own.\n\n"
+    )
+    text += table(("field", "what it is"), [(code(name), meaning) for name, meaning in LOG_FIELDS.items()])
+    for title, packages in (("The TMS", ("tms", "wms")), ("The pilot", ("pilot",))):
+        rows = [(each.text, each.level, ", ".join(map(code, each.fields))) for each in messages(packages)]
+        text += f"\n## {title}\n\n" + table(("text", "level", "fields"), rows)
+    return text

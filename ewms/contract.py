@@ -20,13 +20,21 @@ class ChirpAttribute(StrEnum):
     """What a pilot tells through chirp, one `ulog` line (HTCondor event 008) `NAME: "value"` each."""
 
     STARTED_TIMESTAMP = "HTChirpEWMSPilotStartedTimestamp"
+    """When the pilot started (epoch s)."""
     LAST_UPDATED_TIMESTAMP = "HTChirpEWMSPilotLastUpdatedTimestamp"
+    """When it told the rest of this batch (epoch s)."""
     STATUS = "HTChirpEWMSPilotStatus"
+    """One of the statuses below."""
     TASKS_TOTAL = "HTChirpEWMSPilotTasksTotal"
+    """Tasks that ended, in whatever way; only when > 0, like the next two."""
     TASKS_SUCCESS = "HTChirpEWMSPilotTasksSuccess"
+    """Tasks that succeeded."""
     TASKS_FAILED = "HTChirpEWMSPilotTasksFailed"
+    """Tasks that failed."""
     ERROR = "HTChirpEWMSPilotError"
+    """The last error, of a task or of the pilot."""
     ERROR_TRACEBACK = "HTChirpEWMSPilotErrorTraceback"
+    """Where a mistake in the pilot itself was; as much as fits."""
     # Ours. Today's TMS notes an attribute that it does not know in its own log, and goes on.
     SITE = "HTChirpEWMSPilotSite"
     """`GLIDEIN_Site` of the machine, or else its `OSG_SITE_NAME`; not sent where it has neither."""
@@ -42,12 +50,19 @@ class PilotStatus(StrEnum):
     """The states of one pilot, in the order in which it goes through them."""
 
     STARTED = "Started"
+    """Looks at its settings, its machine and its queues."""
     RUNNING_INIT_COMMAND = "RunningInitCommand"
+    """Runs the init container."""
     AWAITING_FIRST_MESSAGE = "AwaitingFirstMessage"
+    """Listens, and had no event yet."""
     TASKING = "Tasking"
+    """Had its first event, and takes more."""
     PENDING_REMAINING_TASKS = "PendingRemainingTasks"
+    """Takes no more events, and waits for the tasks that run."""
     FATAL_ERROR = "FatalError"
+    """Was ended by an error that is not a task's."""
     DONE = "Done"
+    """Ended in order, with failed tasks or without."""
 
 
 SUSPECT_MACHINE_EXIT_STATUSES: Final = (1, 3, 4, 5, 7, 8, 11)

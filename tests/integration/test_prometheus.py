@@ -83,9 +83,10 @@ async def test_it_reads_a_tms_that_works(prometheus_host: PrometheusHost, work_d
         assert [(rule["name"], rule["lastError"]) for rule in rules if rule["health"] != "ok"] == []
         assert [rule["name"] for rule in rules if rule["state"] == "firing"] == []
 
-        for title, query, is_sure in panels():
+        for title, query, is_sure in queries():
             found = await prometheus.ask(query)
             assert found or not is_sure, f"{title}: nothing to show"
+        assert await prometheus.variables() == {"job": ["ewms-tms"], "instance": [f"127.0.0.1:{port}"]}
 
 
 def alert_names() -> set[str]:
@@ -102,15 +103,24 @@ def configuration(port: int) -> dict[str, Any]:
     return config
 
 
-def panels() -> Iterator[tuple[str, str, bool]]:
-    """Each query of the dashboard as Grafana would ask it, and whether a healthy TMS must have an answer to it."""
-    filled = {"$job": ".*", "$instance": ".*", "$__rate_interval": "1m"}
-    for panel in json.loads((MONITORING / "dashboard.json").read_text())["panels"]:
+DASHBOARD = json.loads((MONITORING / "dashboard.json").read_text())
+
+
+def filled_in(query: str) -> str:
+    """A query as Grafana would ask it."""
+    for variable, value in {"$job": ".*", "$instance": ".*", "$__rate_interval": "1m"}.items():
+        query = query.replace(variable, value)
+    return query
+
+
+def queries() -> Iterator[tuple[str, str, bool]]:
+    """Each query of the dashboard, and whether a healthy TMS must have an answer to it."""
+    for panel in DASHBOARD["panels"]:
         for target in panel.get("targets", ()):
-            query = target["expr"]
-            for variable, value in filled.items():
-                query = query.replace(variable, value)
+            query = filled_in(target["expr"])
             yield panel["title"], query, not any(name in query for name in ONLY_SOMETIMES)
+    for annotation in DASHBOARD["annotations"]["list"]:
+        yield annotation["name"], filled_in(annotation["expr"]), False
 
 
 class Asked:
@@ -130,6 +140,15 @@ class Asked:
     async def value(self, query: str) -> float:
         (sample,) = await self.ask(query)
         return float(sample["value"][1])
+
+    async def variables(self) -> dict[str, list[str]]:
+        """What the dashboard's variables offer for choice."""
+        found = {}
+        for each in DASHBOARD["templating"]["list"]:
+            if each["type"] == "query":
+                selector, _, label = each["query"]["query"].removeprefix("label_values(").rstrip(")").rpartition(", ")
+                found[each["name"]] = await self.get(f"label/{label}/values", **{"match[]": filled_in(selector)})
+        return found
 
     async def rules(self) -> list[dict[str, Any]]:
         """All alert rules, once each was evaluated."""

@@ -40,6 +40,8 @@ VALUES = {
 
 _SELECTOR = re.compile(r"\b(ewms_tms_\w+|process_\w+|up)\b(?:\{(.*?)\})?")
 _MATCHER = re.compile(r'(\w+)\s*(?:=~|!~|!=|=)\s*"([^"]*)"')
+_VARIABLE = re.compile(r"\$\{?(\w+)")
+_LEGEND = re.compile(r"\{\{(\w+)\}\}")
 _GROUPING = re.compile(r"\b(?:by|without|on|ignoring)\s*\(([^)]*)\)")
 
 
@@ -131,6 +133,38 @@ def test_the_dashboards_panels_lie_beside_each_other() -> None:
                 assert other == panel["title"], f"{panel['title']} lies on {other}"
     assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
     assert {panel["datasource"]["uid"] for panel in PANELS} == {"${datasource}"}
+
+
+@pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel["title"])
+async def test_a_panel_is_one_that_grafana_can_draw(panel: dict[str, Any]) -> None:
+    assert panel["type"] in {"stat", "timeseries", "table"}
+    assert panel["title"]
+    assert panel["fieldConfig"]["defaults"]["unit"] in {"short", "s", "bytes", "percentunit", "dateTimeAsIso"}
+    targets = panel["targets"]
+    assert len({target["refId"] for target in targets}) == len(targets)
+    known = await known_series()
+    for target in targets:
+        assert set(_VARIABLE.findall(target["expr"])) <= {"job", "instance", "__rate_interval"}
+        grouped = _GROUPING.findall(target["expr"])
+        of_metrics = {label for name, _ in _SELECTOR.findall(target["expr"]) for label in known[name]} | SCRAPE_LABELS
+        has = set(re.split(r"\s*,\s*", grouped[0])) if grouped else of_metrics
+        assert set(_LEGEND.findall(target.get("legendFormat", ""))) <= has
+        assert (target.get("format") == "table") is (panel["type"] == "table")
+        for name in organized(panel):
+            assert name in has | {"Time"} or re.fullmatch(r"Value( #[A-Z])?", name), f"there is no column {name}"
+
+
+def organized(panel: dict[str, Any]) -> set[str]:
+    """The columns that a table renames, hides or puts in order."""
+    options = [each["options"] for each in panel.get("transformations", ()) if each["id"] == "organize"]
+    return {name for each in options for kind in each.values() for name in kind}
+
+
+def test_the_dashboard_is_of_the_schema_that_the_page_names() -> None:
+    text = (ROOT / "docs" / "monitoring.md").read_text()
+    assert f"(schema {DASHBOARD['schemaVersion']}," in text
+    assert DASHBOARD["uid"]
+    assert {each["name"] for each in DASHBOARD["templating"]["list"]} == {"datasource", "job", "instance"}
 
 
 def test_the_sample_configuration_knows_the_rules_and_their_job() -> None:
