@@ -18,7 +18,7 @@ from ewms.pilot import events
 from ewms.pilot.errors import ExitStatus
 from ewms.pilot.settings import PilotSettings
 from ewms.secret import Secret
-from ewms.settings import AtLeast, variables
+from ewms.settings import AtLeast, Variable, variables
 from ewms.tms.metrics import Metrics
 from ewms.tms.settings import Settings as TMSSettings
 
@@ -81,13 +81,23 @@ def settings_page(title: str, cls: type) -> str:
     """A table with every variable of a settings class."""
     attrs.resolve_types(cls, include_extras=True)  # type: ignore[type-var]
     rows = [
-        (", ".join(map(code, (var.name, *var.aliases))), type_name(field.type), default_text(field.default), var.help)
+        (
+            ", ".join(map(code, (var.name, *var.aliases))),
+            type_name(field.type),
+            default_text(field.default),
+            meaning(var),
+        )
         for field, var in variables(cls)
     ]
     return (
         f"# {title}\n\nAll are environment variables, read once at the start. Every bad value is told at once.\n\n"
         + table(("variable", "type", "default", "meaning"), rows)
     )
+
+
+def meaning(var: Variable) -> str:
+    """What it is for, and the names that it had."""
+    return var.help + "".join(f" (deprecated, until {old.removed_in}: {code(old.name)})" for old in var.deprecated)
 
 
 def type_name(kind: Any) -> str:

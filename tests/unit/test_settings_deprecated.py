@@ -3,6 +3,7 @@
 import attrs
 import pytest
 import structlog.testing
+from reference import settings_page
 
 from ewms.pilot.settings import PilotSettings
 from ewms.settings import Deprecated, deprecated_in_use, load, variable, variables, warn_of_deprecated
@@ -43,3 +44,7 @@ def test_nobody_else_is() -> None:
 def test_no_name_means_two_settings(cls: type) -> None:
     names = [name for _, var in variables(cls) for name in var.names]
     assert len(names) == len(set(names))
+
+
+def test_the_reference_tells_them() -> None:
+    assert "a port (deprecated, until 2.0: `TMS_OLD_PORT`)" in settings_page("Settings", Renamed)
