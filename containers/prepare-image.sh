@@ -23,7 +23,9 @@ for package in $(listed packages); do
 done
 
 if [ -n "$missing" ]; then
-    mirror=$(sed -n 's/^URIs: *//p' /etc/apt/sources.list.d/*.sources | head -n 1)
+    # Where the base image gets its own from, in one of the two forms of such files.
+    mirror=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/* 2> /dev/null |
+        sed -n 's/^URIs: *//p; s/^deb \(\[[^]]*\] \)\{0,1\}\([^ ]*\) .*/\2/p' | head -n 1)
     # shellcheck disable=SC2013  # names of suites are words
     for suite in $(sed -n '/^\[from_suite\]/,$s/^\([a-z]*\) = \[.*/\1/p' "$recipe"); do
         echo "deb $mirror $suite main" > "/etc/apt/sources.list.d/$suite.list"
