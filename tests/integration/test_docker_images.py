@@ -1,0 +1,85 @@
+"""The Dockerfile, built and run for real: without a network, as what it starts from has Debian's packages already."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import build_images
+import pytest
+import trio
+
+from ewms.testing.docker import USER
+from ewms.testing.pool.data import containers_dir
+from ewms.testing.pool.wheels import running_wheel
+
+if TYPE_CHECKING:
+    from ewms.testing.docker import DockerHost
+
+pytestmark = pytest.mark.docker
+
+VERSION: Final = "v0.0.1"
+ROOT: Final = "machine:1"
+# The machine itself: Debian with Docker's client. Without the daemon it is half as large.
+IMPORT: Final = (
+    "tar -C / --one-file-system --exclude=dockerd --exclude='containerd*' --exclude=docker-registry"
+    " --exclude=./usr/share -c ./bin ./etc ./home ./lib ./lib64 ./sbin ./tmp ./usr ./var/lib/dpkg"
+    f" | docker import - {ROOT}"
+)
+
+
+@pytest.fixture
+def context(docker_host: "DockerHost") -> Path:
+    """The directory that Docker builds from: `containers`, and the site that is put there."""
+    directory = docker_host.job_dir.parent / "context"
+    shutil.copytree(containers_dir(), directory / "containers", dirs_exist_ok=True)
+    return directory
+
+
+async def built(docker_host: "DockerHost", context: Path, wheel: Path, name: str) -> str:
+    """Build an image as a release does; its tag."""
+    await docker_host.run(["bash", "-o", "pipefail", "-c", IMPORT], user="root")
+    image, target = build_images.images()[name], context / f"site-{name}"
+    for command in build_images.site(image, wheel, target):
+        await trio.run_process(command, env={**os.environ, "PYTHON": sys.executable})
+    tag = image.tag(VERSION)
+    docker, build, *options = build_images.docker(image, tag, target.name, root=ROOT)
+    await docker_host.run([docker, build, "--network=none", *options], user="root", cwd=str(context))
+    return tag
+
+
+async def run(docker_host: "DockerHost", *words: str) -> tuple[str, str]:
+    done = await docker_host.run(["docker", "run", "--rm", "--network=none", *words])
+    return done.stdout.decode(), done.stderr.decode()
+
+
+async def test_the_tms(docker_host: "DockerHost", context: Path) -> None:
+    wheel = running_wheel(context)
+    tag = await built(docker_host, context, wheel, "tms")
+    ours = wheel.name.split("-")[1]
+    out, said = await run(docker_host, tag, "--version")
+    assert out == f"ewms, version {ours}\n"
+    assert said.startswith(f"versions: ewms {ours}, htcondor ")
+    assert await run(docker_host, "--entrypoint=/usr/bin/id", tag, "--user") == ("21000\n", "")
+
+
+async def test_a_pilot_whose_tasks_run_in_docker(docker_host: "DockerHost", context: Path) -> None:
+    tag = await built(docker_host, context, running_wheel(context), "pilot-docker")
+    jobs, socket = docker_host.job_dir, "/var/run/docker.sock"
+    await docker_host.run(["tee", str(jobs / "event.in")], stdin=b"from an image")
+    group = (await docker_host.run(["stat", "--format=%g", socket])).stdout.decode().strip()
+    uid = docker_host.inside.users[USER].uid
+    out, said = await run(
+        docker_host,
+        f"--user={uid}:{group}",
+        f"--volume={socket}:{socket}",
+        f"--volume={jobs}:{jobs}",
+        f"--workdir={jobs}",
+        f"--env=TMPDIR={jobs}",
+        tag,
+        *("try", "--image", docker_host.task_image, "--platform", "docker", "--event", "event.in"),
+        *("--args", "sh -c 'tr a-z A-Z < {{INFILE}} > {{OUTFILE}}'"),
+    )
+    assert "FROM AN IMAGE" in out, out + said
+    assert ", docker-cli " in said.splitlines()[0]
