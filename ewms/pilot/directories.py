@@ -27,6 +27,7 @@ import structlog
 import trio
 
 from ewms.pilot.errors import BadOutput, DataDirectoryError
+from ewms.pilot.reuse import Reuse
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -102,6 +103,7 @@ class DataDirectory:
         self.root = parent / "ewms-pilot-data"
         self.hub = self.root / "data-hub"
         self._kept = kept
+        self.reuse = Reuse(["task-io", "outputs", "scratch"])
 
     def create(self) -> None:
         """Make it; `DataDirectoryError` if that is not possible."""
@@ -121,9 +123,7 @@ class DataDirectory:
 
     def new_task(self, task_id: str, infile_extension: str, outfile_extension: str) -> TaskDirectory:
         """Make the directories of a task; `DataDirectoryError` if that is not possible."""
-        task = self._task(task_id, infile_extension, outfile_extension)
-        _make(task.root, task.task_io, task.stdout.parent, task.scratch)
-        return task
+        return self.task_of(self.new_spare(task_id), task_id, infile_extension, outfile_extension)
 
     def _task(self, task_id: str, infile_extension: str, outfile_extension: str) -> TaskDirectory:
         root = self.root / task_id
@@ -134,9 +134,15 @@ class DataDirectory:
         )
 
     def new_spare(self, name: str) -> RunDirectory:
-        """Make the directories of a task that is not known yet; `DataDirectoryError` if that is not possible."""
+        """Directories for a task that may not be known yet; `DataDirectoryError` if that is not possible.
+
+        They are those of another task that are free again, and still have its name, or new ones.
+        """
+        if (free := self.reuse.take()) is not None:
+            return RunDirectory(free)
         spare = RunDirectory(self.root / name)
         _make(spare.root, spare.task_io, spare.stdout.parent, spare.scratch)
+        self.reuse.made(spare.root)
         return spare
 
     def task_of(
@@ -145,7 +151,8 @@ class DataDirectory:
         """Let a task have the directories of `spare`; `DataDirectoryError` if that is not possible."""
         task = self._task(task_id, infile_extension, outfile_extension)
         with _pilots_own_fault():
-            spare.root.rename(task.root)
+            if spare.root != task.root:
+                spare.root.rename(task.root)
         return task
 
     def write_infile(self, task: TaskDirectory, content: bytes) -> None:
@@ -172,8 +179,14 @@ class DataDirectory:
         await remove_tree(run.scratch)
 
     async def drop(self, run: RunDirectory) -> None:
-        """Remove all of a run."""
-        await remove_tree(run.root)
+        """Remove all of a run; its directories may serve another one."""
+        if not self.reuse.give(run.root):
+            await remove_tree(run.root)
+
+    async def drop_free(self) -> None:
+        """Remove the directories that wait to be used again."""
+        while (free := self.reuse.take()) is not None:
+            await remove_tree(free)
 
 
 def read_outfile(path: Path, limit: float) -> bytes | None:

@@ -253,6 +253,8 @@ class Pilot:
                         report.status(PilotStatus.PENDING_REMAINING_TASKS)
         finally:
             await work.hand_back_held()  # noqa: ASYNC102  it is shielded inside
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + CLEANING_LIMIT_S):
+                await self.data.drop_free()
 
     def _latest_begin(self) -> Callable[[], float]:
         """Until when one more typical task fits into what is left of this worker's time."""

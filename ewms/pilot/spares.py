@@ -48,9 +48,10 @@ class Spares:
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:
         """Have them made, as long as the context lasts; leaving leaves nothing of those that were not taken."""
-        if not isinstance(self.platform, StartsAhead):
+        if not isinstance(self.platform, StartsAhead) or not self.platform.scratch_names:
             yield
             return
+        self.data.reuse.own_modes = [f"scratch/{name}" for name in self.platform.scratch_names]
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._keep, self.platform)
             try:
@@ -90,7 +91,7 @@ class Spares:
         try:
             directory = self.data.new_spare(f"next-{secrets.token_hex(4)}")
             begun = await platform.begin(spec_of(self.recipe, directory, mounts=(task_io_mount(directory),)))
-            return Spare(directory, begun) if begun else None
+            return Spare(directory, begun)
         except (ContainerError, DataDirectoryError) as error:
             log.debug("no container was begun ahead", error=str(error))
             return None

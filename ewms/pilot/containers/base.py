@@ -1,6 +1,6 @@
 """The protocol that every container platform fulfils; the pilot knows nothing else of containers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -107,10 +107,17 @@ class Platform(Protocol):
 class StartsAhead(Protocol):
     """A platform that can do most of a start before it is known what is to run."""
 
-    async def begin(self, spec: ContainerSpec) -> Begun | None:
+    @property
+    def scratch_names(self) -> Sequence[str]:
+        """Directories in the scratch that it makes if they are not there, and whose modes it sets in any case.
+
+        None: it cannot start ahead now.
+        """
+
+    async def begin(self, spec: ContainerSpec) -> Begun:
         """Begin a container with the image, mounts and streams of `spec`, which waits for arguments and environment.
 
-        Its directories may be renamed meanwhile. None where nothing would be gained.
+        Its directories may be renamed meanwhile.
 
         Raises:
             ContainerError: the runtime could not start it.

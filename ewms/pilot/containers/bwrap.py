@@ -18,7 +18,7 @@ What was measured and why it is done so:
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import ClassVar, Final
 
 import attrs
@@ -44,6 +44,7 @@ class BwrapPlatform:
 
     name: ClassVar = "bwrap"
     isolates: ClassVar = True
+    scratch_names: ClassVar = bwrapwords.SCRATCH_NAMES
 
     launcher: Launcher
     program: str
@@ -125,26 +126,24 @@ class BwrapPlatform:
         for mount, mode in own:
             mount.source.mkdir(exist_ok=True)
             mount.source.chmod(mode)
-        image, targets = Path(spec.image), self._targets(spec)
-        layer = self.layers.made(image, targets)
+        targets = self._targets(spec)
+        layer = self.layers.made(spec.image, targets)
         if layer is None:  # the image may be on a slow disk
-            layer = await trio.to_thread.run_sync(self.layers.make, image, targets)
+            layer = await trio.to_thread.run_sync(self.layers.make, spec.image, targets)
         resolved = [
-            attrs.evolve(each, target=Path(layer.targets[PurePosixPath(each.target)]))
+            attrs.evolve(each, target=layer.targets[str(each.target)])
             for each in (*(mount for mount, _ in own), *mounts)
         ]
-        return bwrapwords.View(image=image, layer=layer.directory, mounts=resolved, home=self.account.home)
+        return bwrapwords.View(image=Path(spec.image), layer=layer.directory, mounts=resolved, home=self.account.home)
 
     def _made(self, spec: ContainerSpec) -> Path | None:
         """The layer that a container would have which is started now, if it is made already."""
-        layer = self.layers.made(Path(spec.image), self._targets(spec))
+        layer = self.layers.made(spec.image, self._targets(spec))
         return layer.directory if layer else None
 
-    def _targets(self, spec: ContainerSpec) -> frozenset[PurePosixPath]:
-        own = (str(mount.target) for mount, _ in bwrapwords.scratch_mounts(spec.scratch, self.account.home))
-        return frozenset(
-            map(PurePosixPath, [*bwrapwords.KERNEL_PLACES, *own, *(str(each.target) for each in spec.mounts)])
-        )
+    def _targets(self, spec: ContainerSpec) -> frozenset[str]:
+        places = bwrapwords.scratch_places(self.account.home)
+        return frozenset([*bwrapwords.KERNEL_PLACES, *places, *(str(each.target) for each in spec.mounts)])
 
 
 @attrs.frozen(eq=False)

@@ -15,6 +15,7 @@ from ewms.pilot.containers.base import Mount
 DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _SCRATCH_PLACES: Final = (("tmp", "/tmp", 0o1777), ("var_tmp", "/var/tmp", 0o1777))  # noqa: S108  in the container
 _SCRATCH_HOME: Final = ("home", 0o700)
+SCRATCH_NAMES: Final = (*(name for name, _, _ in _SCRATCH_PLACES), _SCRATCH_HOME[0])
 KERNEL_PLACES: Final = ("/dev", "/proc", "/sys")
 
 # Its user has no privileges in it; network and host name are the pilot's, as with Apptainer.
@@ -92,6 +93,11 @@ def arguments(view: View, variables: Mapping[str, str]) -> list[str]:
     for name, value in variables.items():
         words += ["--setenv", name, value]
     return [*words, "--chdir", view.home]
+
+
+def scratch_places(home: str) -> list[str]:
+    """Where the scratch's parts are mounted."""
+    return [*(target for _, target, _ in _SCRATCH_PLACES), str(Path(home))]
 
 
 def scratch_mounts(scratch: Path, home: str) -> list[tuple[Mount, int]]:

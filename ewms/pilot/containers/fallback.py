@@ -1,6 +1,6 @@
 """Two platforms as one: the first, if it opens and its self-check passes on this machine; else the second."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -69,9 +69,16 @@ class WithFallback:
             self._platform = self._second
             await self._platform.check(spec)
 
-    async def begin(self, spec: ContainerSpec) -> Begun | None:
-        """With the one in use, if that can; see `StartsAhead`."""
-        return await self._platform.begin(spec) if isinstance(self._platform, StartsAhead) else None
+    @property
+    def scratch_names(self) -> Sequence[str]:
+        """Of the one in use, if that can start ahead."""
+        return self._platform.scratch_names if isinstance(self._platform, StartsAhead) else ()
+
+    async def begin(self, spec: ContainerSpec) -> Begun:
+        """With the one in use; see `StartsAhead`."""
+        if not isinstance(self._platform, StartsAhead):
+            raise ContainerError(f"{self.name} cannot start ahead")
+        return await self._platform.begin(spec)
 
     def start(self, spec: ContainerSpec) -> AbstractAsyncContextManager[Container]:
         """With the one in use."""

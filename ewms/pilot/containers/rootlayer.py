@@ -64,7 +64,7 @@ class RootLayer:
     """One layer on disk."""
 
     directory: Path
-    targets: Mapping[PurePosixPath, PurePosixPath]
+    targets: Mapping[str, Path]
     """Where something is to be mounted → the same place without symlinks of the image."""
 
 
@@ -83,11 +83,11 @@ class RootLayers:
             raise ContainerError(f"cannot make a directory in {parent}: {error.strerror}") from error
         self._made: dict[tuple[object, ...], RootLayer] = {}
 
-    def made(self, image: Path, targets: frozenset[PurePosixPath]) -> RootLayer | None:
+    def made(self, image: str, targets: frozenset[str]) -> RootLayer | None:
         """The layer for containers of `image` in which `targets` are mounted, if there is one."""
         return self._made.get((image, targets, *map(_stamp, OF_THE_MACHINE)))
 
-    def make(self, image: Path, targets: frozenset[PurePosixPath]) -> RootLayer:
+    def make(self, image: str, targets: frozenset[str]) -> RootLayer:
         """Make that layer.
 
         Raises:
@@ -95,7 +95,7 @@ class RootLayers:
         """
         key = (image, targets, *map(_stamp, OF_THE_MACHINE))
         try:
-            layer = self._made[key] = self._make(image, targets)
+            layer = self._made[key] = self._make(Path(image), targets)
         except OSError as error:
             raise ContainerError(f"cannot prepare the root of containers of {image}: {error}") from error
         return layer
@@ -104,17 +104,17 @@ class RootLayers:
         """Remove all of them."""
         shutil.rmtree(self._root, ignore_errors=True)
 
-    def _make(self, image: Path, targets: Iterable[PurePosixPath]) -> RootLayer:
+    def _make(self, image: Path, targets: Iterable[str]) -> RootLayer:
         layer = Path(tempfile.mkdtemp(dir=self._root))
         layer.chmod(0o755)
-        places = {target: without_links(image, target) for target in targets}
+        places = {target: without_links(image, PurePosixPath(target)) for target in targets}
         for place in places.values():
             _below(layer, place).mkdir(parents=True, exist_ok=True)
         for name, content in self._files(image).items():
             path = _below(layer, without_links(image, PurePosixPath(name)))
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-        return RootLayer(layer, places)
+        return RootLayer(layer, {target: Path(place) for target, place in places.items()})
 
     def _files(self, image: Path) -> dict[str, bytes]:
         found = {name: Path(name).read_bytes() for name in OF_THE_MACHINE if Path(name).is_file()}
