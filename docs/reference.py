@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import itertools
 import sys
 import types
 import typing
@@ -20,6 +21,7 @@ from ewms.pilot.settings import PilotSettings
 from ewms.secret import Secret
 from ewms.settings import AtLeast, Variable, variables
 from ewms.tms.metrics import Metrics
+from ewms.tms.overview import Overview, Row
 from ewms.tms.settings import Settings as TMSSettings
 
 PACKAGE = Path(ewms.__file__).parent
@@ -54,6 +56,7 @@ def pages() -> dict[str, str]:
     return {
         "tms-settings": settings_page("The TMS's settings", TMSSettings),
         "tms-metrics": trio.run(metrics_page),
+        "tms-pages": status_pages_page(),
         "pilot-settings": settings_page("The pilot's settings", PilotSettings),
         "exit-statuses": exit_statuses_page(),
         "message-headers": headers_page(),
@@ -143,7 +146,37 @@ async def metrics_page() -> str:
     )
 
 
-# --- what is said in enumerations ---
+# --- what is said in classes ---
+
+
+def fields(cls: type) -> Iterator[tuple[str, str]]:
+    """Each field of a class, and the text below it in the source."""
+    (tree,) = ast.parse(inspect.getsource(cls)).body
+    assert isinstance(tree, ast.ClassDef)
+    for node, after in itertools.pairwise([*tree.body, None]):
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            said = after.value if isinstance(after, ast.Expr) else None
+            yield node.target.id, " ".join(str(said.value).split()) if isinstance(said, ast.Constant) else ""
+
+
+def status_pages_page() -> str:
+    """Tables with what the TMS's status pages say."""
+    health = (
+        ("healthy", "true where it is ready and no part of it is stuck; the status is 200 then, and else 503"),
+        ("ready", "whether the schedd has answered"),
+        ("stuck", "parts that show no life, and for how many seconds"),
+        ("status", "what it does now, as one line; `systemctl status` shows the same"),
+    )
+    return (
+        "# The TMS's status pages\n\n"
+        "At `TMS_METRICS_PORT` on 127.0.0.1, beside `/metrics` ([metrics](tms-metrics.md)). Both are JSON, without\n"
+        "tokens; `ewms top` shows the second.\n\n## `/healthz`\n\n"
+        + table(("key", "value"), [(code(name), text) for name, text in health])
+        + "\n## `/taskforces`\n\n"
+        + table(("key", "value"), [(code(name), text) for name, text in fields(Overview)])
+        + "\nEach of `rows` is one taskforce, 100 at most:\n\n"
+        + table(("key", "value"), [(code(name), text) for name, text in fields(Row)])
+    )
 
 
 def members(cls: type) -> Iterator[tuple[str, Any, str]]:

@@ -27,8 +27,11 @@ class Row:
     """One taskforce."""
 
     uuid: str
+    """Its UUID; `cluster:ID` where only day logs speak and none names it."""
     stage: str
+    """How far it is, as its teller calls it."""
     cluster_id: int | None = None
+    """HTCondor's number of its cluster."""
     workers: Mapping[str, int] = attrs.field(factory=dict)
     """Jobs by their status; why some are held is in `trouble`."""
     tasking: int = 0
@@ -60,6 +63,7 @@ class Overview:
     stages: Mapping[str, int] = attrs.field(factory=dict)
     """How many taskforces there are in each stage."""
     in_trouble: int = 0
+    """How many of them somebody should look at."""
     workers: Mapping[str, int] = attrs.field(factory=dict)
     """Jobs by status, of taskforces that have not ended."""
     errors: Mapping[str, int] = attrs.field(factory=dict)

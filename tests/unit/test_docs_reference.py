@@ -2,10 +2,12 @@
 
 import ast
 import importlib.util
+import json
 import re
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 from ewms.contract import ChirpAttribute, PilotStatus
@@ -13,7 +15,9 @@ from ewms.pilot import events
 from ewms.pilot.errors import ExitStatus
 from ewms.pilot.settings import PilotSettings
 from ewms.settings import variables
+from ewms.tms.inside import Inside
 from ewms.tms.metrics import Metrics
+from ewms.tms.overview import Overview, Row
 from ewms.tms.settings import Settings
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -55,6 +59,7 @@ def test_the_index_has_every_page(pages: dict[str, str]) -> None:
         ("pilot-settings", [var.name for _, var in variables(PilotSettings)]),
         ("exit-statuses", [status.name for status in ExitStatus]),
         ("chirp-attributes", [*ChirpAttribute, *PilotStatus]),
+        ("tms-pages", [field.name for cls in (Overview, Row) for field in attrs.fields(cls)]),
         (
             "message-headers",
             [
@@ -71,6 +76,12 @@ def test_a_page_has_all(pages: dict[str, str], page: str, names: list[str]) -> N
 
 async def test_the_metrics_page_has_all(pages: dict[str, str]) -> None:
     check(pages, "tms-metrics", [family.name for family in Metrics().families])
+
+
+async def test_the_health_page_has_those_keys(pages: dict[str, str]) -> None:
+    page = Inside().pages("/healthz")
+    assert page is not None
+    check(pages, "tms-pages", list(json.loads(page.body)))
 
 
 def check(pages: dict[str, str], page: str, names: list[str]) -> None:
