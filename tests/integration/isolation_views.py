@@ -2,7 +2,8 @@
 
     python isolation_views.py IMAGE DIRECTORY PLATFORM…
 
-DIRECTORY stands for a worker's own: tasks must not see what is in it. `isolation_look.py` lies beside this file.
+DIRECTORY stands for a worker's own: tasks must not see what is in it. `isolation_look.py` lies beside this file. With
+`PLATFORM-begun` the container is begun before its task is known, and its directories are renamed in between.
 """
 
 import json
@@ -16,11 +17,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import attrs
 import trio
 from isolation_look import session_keyring
 
 from ewms.pilot.containers import open_platform
-from ewms.pilot.containers.base import ContainerSpec, Mount
+from ewms.pilot.containers.base import ContainerSpec, Mount, StartsAhead
 from ewms.pilot.settings import read
 
 PATIENCE = 60
@@ -35,11 +37,12 @@ HIDDEN = (MARKER, "stdoutfile", "stderrfile", ".job.ad", ".machine.ad", ".chirp.
 
 async def view(platform: str, image: str, directory: Path) -> dict[str, Any]:
     """What a task of `platform` sees."""
+    name, _, begun_first = platform.partition("-")
     settings = read(
         {
             "EWMS_PILOT_TASK_IMAGE": image,
             "EWMS_PILOT_QUEUE_INCOMING": "unused",
-            "_EWMS_PILOT_CONTAINER_PLATFORM": platform,
+            "_EWMS_PILOT_CONTAINER_PLATFORM": name,
             "PATH": os.environ["PATH"],
             "HOME": os.environ.get("HOME", "/"),
         }
@@ -47,6 +50,13 @@ async def view(platform: str, image: str, directory: Path) -> dict[str, Any]:
     spec = _spec(image, directory)
     async with open_platform(settings) as opened:
         await opened.prepare(image)
+        if begun_first:
+            assert isinstance(opened, StartsAhead)
+            before = _spec(image, directory.with_name(f"before-{directory.name}"))
+            begun = await opened.begin(attrs.evolve(before, args=(), environment={}))
+            shutil.rmtree(directory)
+            before.scratch.parent.rename(directory)
+            spec = attrs.evolve(spec, begun=begun)
         with trio.fail_after(PATIENCE):
             async with opened.start(spec) as container, trio.open_nursery() as nursery:
                 command_lines: list[str] = []

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from ewms.testing.pool import Pool
 
 PROGRAMS: Final = (isolation_look.__file__, isolation_views.__file__)
-ARGUMENTS: Final = ("isolation_views.py", "/images/task:1", ".", "apptainer", "bwrap")
+LAUNCHERS: Final = ("bwrap", "bwrap-begun")
+"""As it is started for an event, and begun before there is one."""
+ARGUMENTS: Final = ("isolation_views.py", "/images/task:1", ".", "apptainer", *LAUNCHERS)
 SUBMIT: Final = """\
 universe = container
 container_image = {image}
@@ -83,6 +85,7 @@ def seen(request: pytest.FixtureRequest, pool: "Pool") -> dict[str, Seen]:
 
 
 @pytest.mark.pool
+@pytest.mark.parametrize("launcher", LAUNCHERS)
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: str(row.__name__))
-def test_row(row: Row, seen: dict[str, Seen]) -> None:
-    row(seen["pilot"], seen["apptainer"], seen["bwrap"])
+def test_row(row: Row, launcher: str, seen: dict[str, Seen]) -> None:
+    row(seen["pilot"], seen["apptainer"], seen[launcher])
