@@ -118,7 +118,7 @@ class FakeSchedd:
         removed = 0
         for cluster in self._matching(constraint):
             if cluster.is_queued:
-                removed += cluster.n_procs
+                removed += cluster.n_procs + 1  # HTCondor counts a job factory's cluster, too
                 self._end(cluster, "009", f"Job was aborted.\n\t{reason}")
         await self.hook("act", "after")
         return Acted(removed, 0)

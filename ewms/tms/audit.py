@@ -11,9 +11,9 @@ from typing import Final, NoReturn
 
 import attrs
 import structlog
-import trio
 
 from ewms.contract import TASKFORCE_ATTRIBUTE
+from ewms.liveness import rest
 from ewms.tms.board import TaskforceReport
 from ewms.tms.condor.base import Ad, CondorError
 from ewms.tms.context import Context
@@ -59,7 +59,7 @@ async def run_audits(ctx: Context) -> NoReturn:
     await ctx.outbox.reconciled.wait()
     missed: frozenset[str] = frozenset()
     while True:
-        await trio.sleep(ctx.settings.audit_interval)
+        await rest(ctx.settings.audit_interval)
         living = ctx.outbox.in_stage(Stage.OPEN)  # before the question: what is confirmed meanwhile is not missing
         try:
             queued = queued_by_taskforce(await ctx.schedd.query(_OURS, _PROJECTION, cluster_ads=True))

@@ -164,7 +164,7 @@ class Board:
         """Living clusters of a log that belong to no taskforce that anybody knows."""
         unnamed = [
             cluster
-            for cluster in self._tallies[log_name].clusters.values()
+            for cluster in self.tally(log_name).clusters.values()  # one that was never read is empty
             if cluster.uuid is None and cluster.cluster_id not in self._names
         ]
         return [cluster.cluster_id for cluster in unnamed if cluster.completed_at(None) is None]

@@ -3,13 +3,13 @@
 import attrs
 import trio
 
+from ewms.liveness import Pulse
 from ewms.tms.board import Board
 from ewms.tms.condor.base import Acted, Schedd
 from ewms.tms.exclusions import Exclusions
 from ewms.tms.freshness import Freshness
 from ewms.tms.history import History
 from ewms.tms.ledger import Ledger
-from ewms.tms.liveness import Pulse
 from ewms.tms.lookup import exactly
 from ewms.tms.metrics import Metrics
 from ewms.tms.outbox import Outbox

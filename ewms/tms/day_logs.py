@@ -1,7 +1,10 @@
 """Some job event logs, read together and without a TMS: what `ewms log` and `ewms top` show of them."""
 
 import gzip
+import os
+import zlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, cast
 
@@ -12,6 +15,26 @@ from ewms.tms.eventlog.tally import Tally
 from ewms.tms.expiry import LOG_ARCHIVE_SUFFIX
 from ewms.tms.log_sites import EVER
 from ewms.tms.sites import SiteTally
+
+
+class LogUnreadable(Exception):
+    """A log cannot be read (any further); its text says first why, then which."""
+
+    def __init__(self, reason: str, path: Path) -> None:
+        super().__init__(f"{reason}: {path}")
+        self.path = path
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except EOFError as error:  # gzip's word for an archive that is cut off
+        raise LogUnreadable("the archive is cut off", path) from error
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise LogUnreadable(f"the archive is damaged ({error})", path) from error
+    except OSError as error:
+        raise LogUnreadable(os.strerror(error.errno) if error.errno else str(error), path) from error
 
 
 class DayLogs:
@@ -59,23 +82,25 @@ class DayLogs:
         tally = self.tallies[path]
         self.sites.take(tally.feed(data), tally.near)
 
-    def read_all(self, tell: Callable[[int], object] = lambda _: None) -> None:
-        """Read every log to its end; `tell` hears of the bytes.
-
-        Raises:
-            OSError, EOFError, zlib.error: a log cannot be read, or an archive is cut or damaged.
-        """
+    def read_all(self, tell: Callable[[int], object] = lambda _: None) -> list[LogUnreadable]:
+        """Read every log to its end, or as far as it can be read; `tell` hears of the bytes. Returns the faults."""
+        faults = []
         for path, tally in self.tallies.items():
-            for data in pieces(path, tally):
-                self.feed(path, data)
-                tell(len(data))
+            try:
+                for data in pieces(path, tally):
+                    self.feed(path, data)
+                    tell(len(data))
+            except LogUnreadable as fault:
+                faults.append(fault)
+        return faults
 
     def read_on(self, path: Path) -> bool:
-        """Take a log's next piece, some MB at most; whether there was news. Raises as `read_all`."""
+        """Take a log's next piece, some MB at most; whether there was news; raises LogUnreadable."""
         if path in self._archives:
             data, skipped = next(self._archives[path], b""), 0
         else:
-            piece = read_on(path, self._positions[path])
+            with _reading(path):
+                piece = read_on(path, self._positions[path])
             self._positions[path], data, skipped = piece.position, piece.data, piece.skipped
             self.tallies[path].damaged += bool(skipped)
         self.feed(path, data)
@@ -93,8 +118,12 @@ def is_archive(path: Path) -> bool:
 
 
 def pieces(path: Path, tally: Tally | None = None) -> Iterator[bytes]:
-    """Whole events; a partial one at the end is left out, and what cannot be an event is damage of the tally."""
-    with _open(path) as file:
+    """Whole events; a partial one at the end is left out, and what cannot be an event is damage of the tally.
+
+    Raises:
+        LogUnreadable: it cannot be read, or an archive is cut or damaged.
+    """
+    with _reading(path), _open(path) as file:
         rest = b""
         while data := file.read(BATCH):
             rest += data

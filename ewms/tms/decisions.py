@@ -1,7 +1,7 @@
 """What follows from what was found: the decisions of starting, stopping and reporting (pure)."""
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import attrs
@@ -11,6 +11,8 @@ from ewms.wms.models import Phase, Taskforce
 
 CLOCK_MARGIN: Final = 3600.0
 """By how much, in s, the clocks of the WMS and of this access point may differ."""
+_OF_FACTORIES: Final = ("max_idle", "max_materialize")
+"""Submit commands that make a cluster a job factory."""
 
 
 @attrs.frozen
@@ -71,6 +73,11 @@ def as_intended(cluster: Cluster, entry: Entry | None) -> Cluster:
     )
 
 
+def jobs_met(n_met: int, submit_dict: Mapping[str, object]) -> int:
+    """Of what an action met in a cluster, the jobs: of a job factory HTCondor counts the cluster's own ad, too."""
+    return max(0, n_met - any(name in submit_dict for name in _OF_FACTORIES))
+
+
 class StopOutcome(enum.Enum):
     """What came of a stop order."""
 
@@ -81,7 +88,7 @@ class StopOutcome(enum.Enum):
 
 
 def stop_outcome(n_removed: int, cluster_id: int, in_queue: Iterable[int]) -> StopOutcome:
-    """Judge a removal by how many jobs it met and by the taskforce's clusters that are in the queue."""
+    """Judge a removal by how many ads it met and by the taskforce's clusters that are in the queue."""
     queued = set(in_queue)
     if n_removed or cluster_id in queued:  # there already, an earlier order's removal is under way
         return StopOutcome.REMOVED

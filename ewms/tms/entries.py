@@ -58,6 +58,12 @@ class Entry:
         return self.confirmed_at is not None and self.withdrawn_at is None and self.completed_at is None
 
     @property
+    def last_at(self) -> float:
+        """When anything happened to this taskforce for the last time."""
+        later = (self.confirmed_at, self.withdrawn_at, self.stop_began_at, self.stopped_at, self.completed_at)
+        return max([self.intended_at, *(each for each in later if each is not None)])
+
+    @property
     def over_at(self) -> float | None:
         """Since when nothing happens to this taskforce any more."""
         return self.withdrawn_at if self.completed_at is None else self.completed_at

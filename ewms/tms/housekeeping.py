@@ -1,29 +1,31 @@
 """Old day logs and taskforce directories → archives → gone; never while a job that the schedd knows needs them.
 
-A round: let the ledger forget what has long been over, look at the directory, ask the schedd what it needs (no answer:
-nothing is done, said once), ask the WMS about logs that are only old enough if no open taskforce is in them, delete old
-archives (that makes room), then archive in small batches. Before the sources of a batch are removed the schedd is asked
-once more, for archiving may take long. A fault with one file is told and leaves the others alone; a full disk ends the
-round, the next one tries again.
+A round: let the ledger forget what has long been over, or was deleted at the WMS, look at the directory, ask the schedd
+what it needs (no answer: nothing is done, said once), ask the WMS about logs that are only old enough if no open
+taskforce is in them, delete old archives (that makes room), then archive in small batches. Before the sources of a
+batch are removed the schedd is asked once more, for archiving may take long. A fault with one file is told and leaves
+the others alone; a full disk ends the round, the next one tries again.
 """
 
 import errno
+import itertools
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, NoReturn, Protocol
+from typing import Final, NoReturn
 
 import attrs
 import structlog
 import trio
 
+from ewms.liveness import beat_here, rest
 from ewms.tms.condor.base import CondorError, JobQueue
 from ewms.tms.context import Context
+from ewms.tms.deleted import KnowsTaskforces, forget_deleted
 from ewms.tms.directory_archive import pack_directory
 from ewms.tms.expiry import NEEDED_ATTRIBUTES, Expiries, Found, InUse, Kind, Verdict, in_use, sort_out
 from ewms.tms.ledger import Ledger
-from ewms.tms.liveness import beat_here
 from ewms.tms.log_archive import pack_log
 from ewms.tms.metrics import Metrics
 from ewms.tms.packing import Disk, Packed, drop
@@ -44,15 +46,10 @@ ENTRIES: Final = 1000
 _WMS_PATIENCE: Final = 60.0
 """In s: housekeeping does not wait out an outage of the WMS."""
 _FIRST_ROUND_PATIENCE: Final = 5.0
+_TICKS_PER_BEAT: Final = 256
+"""A beat from a thread costs some 0.1 ms."""
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _PACK: Final = {Kind.LOG: pack_log, Kind.DIRECTORY: pack_directory}
-
-
-class AsksTaskforces(Protocol):
-    """What housekeeping needs of the WMS's client."""
-
-    def query_taskforces(self, query: dict[str, Any], projection: Sequence[str]) -> Awaitable[list[dict[str, Any]]]:
-        """Every taskforce that matches."""
 
 
 @attrs.define
@@ -68,12 +65,15 @@ class Done:
 
 async def run_housekeeping(ctx: Context, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> NoReturn:
     """Keep house for ever; started means that the first round is over, or takes its time."""
-    house = Housekeeper(
-        ctx.settings, ctx.schedd, ctx.wms, ctx.ledger, beat=beat_here, tell=partial(_count, ctx.metrics)
-    )
+    house = Housekeeper(ctx.settings, ctx.schedd, ctx.wms, ctx.ledger, tell=partial(_count, ctx.metrics))
+
+    async def keep() -> None:
+        with ctx.pulse.child("housekeeping"):
+            await house.run(first)
+
     async with trio.open_nursery() as nursery:
         first = trio.Event()
-        nursery.start_soon(house.run, first)
+        nursery.start_soon(keep)
         with trio.move_on_after(_FIRST_ROUND_PATIENCE):
             await first.wait()
         task_status.started()
@@ -87,12 +87,11 @@ class Housekeeper:
         self,
         settings: Settings,
         schedd: JobQueue,
-        wms: AsksTaskforces,
+        wms: KnowsTaskforces,
         ledger: Ledger,
         *,
         disk: Disk | None = None,
         clock: Callable[[], float] = time.time,
-        beat: Callable[[], None] = lambda: None,
         tell: Callable[[Done], None] = lambda _: None,
     ) -> None:
         self._settings = settings
@@ -102,7 +101,6 @@ class Housekeeper:
         self._ledger = ledger
         self._disk = disk or Disk()
         self._clock = clock
-        self._beat = beat
         self._tell = tell
         self._said_silence = False
 
@@ -113,12 +111,12 @@ class Housekeeper:
             if done is not None:
                 self._tell(done)
             first.set()
-            self._beat()
-            await trio.sleep(self._settings.file_manager_interval)
+            await rest(self._settings.file_manager_interval)
 
     async def once(self) -> Done | None:
         """One round; None when nothing could be decided, because the schedd (or the disk) does not answer."""
         await self._prune_ledger()
+        await self._forget_deleted()
         try:
             found = await trio.to_thread.run_sync(self._survey)
         except OSError as error:
@@ -145,11 +143,28 @@ class Housekeeper:
         if forgotten:
             log.info("the ledger forgot what has long been over", taskforces=forgotten)
 
+    async def _forget_deleted(self) -> None:
+        before = self._clock() - KEEP_ENTRIES
+        try:
+            with trio.fail_after(_WMS_PATIENCE):
+                forgotten = await forget_deleted(self._ledger, self._schedd, self._wms, before, at_most=ENTRIES)
+        except (WMSError, CondorError, OSError, trio.TooSlowError) as error:
+            log.info("whether old taskforces are over is not known, it is asked again", error=str(error) or "timeout")
+            return
+        if forgotten:
+            log.info("the ledger forgot taskforces that the WMS deleted", taskforces=forgotten)
+
     # --- what is there, and who needs it ---
 
     def _survey(self) -> list[Found]:
-        threshold = self._clock() - self._settings.taskforce_dirs_expiry
-        return survey(self._directory, threshold, lambda _: trio.from_thread.check_cancelled())
+        ticks = itertools.count(1)
+
+        def tick(_size: int) -> None:
+            trio.from_thread.check_cancelled()
+            if next(ticks) % _TICKS_PER_BEAT == 0:
+                trio.from_thread.run_sync(beat_here)
+
+        return survey(self._directory, self._clock() - self._settings.taskforce_dirs_expiry, tick)
 
     async def _in_use(self) -> InUse | None:
         try:
@@ -259,10 +274,13 @@ class Housekeeper:
         raise outcome
 
     async def _tell_progress(self, name: str, read: Callable[[], int]) -> NoReturn:
+        before = 0
         while True:
             await trio.sleep(PROGRESS_INTERVAL)
-            self._beat()
-            log.info("still archiving", file=name, read_mb=round(read() / 1e6))
+            if read() > before:  # else its disk may hang
+                beat_here()
+            before = read()
+            log.info("still archiving", file=name, read_mb=round(before / 1e6))
 
     async def _drop(self, packed: Sequence[tuple[Found, Packed]], done: Done) -> None:
         """Remove what is in its archive, unless somebody began to need it meanwhile (or the schedd fell silent)."""

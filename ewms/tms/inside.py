@@ -8,10 +8,10 @@ from typing import Final, NoReturn
 import attrs
 import trio
 
+from ewms.liveness import Pulse
 from ewms.secret import redact
 from ewms.supervision import keep_running
 from ewms.tms.context import Context
-from ewms.tms.liveness import Pulse
 from ewms.tms.metrics import CONTENT_TYPE, Metrics
 from ewms.tms.outbox import Stage
 from ewms.tms.overview import Overview, Row, blocked, dump, overview, row_of
@@ -32,19 +32,24 @@ class Inside:
     pulse: Pulse = attrs.field(factory=Pulse)
     is_ready: trio.Event = attrs.field(factory=trio.Event)
     _status: Callable[[], str] = lambda: "starting"
+    _lack: str = ""
     _look: Callable[[], Overview] = Overview
     _seen: tuple[float, bytes] | None = None
 
     def status_now(self) -> str:
         """One line of what the TMS does."""
-        return self._status()
+        status = self._status()
+        return status if self.is_ready.is_set() or not self._lack else f"not ready, waits for {self._lack}; {status}"
+
+    def lacks(self, what: str) -> None:
+        """Say what it needs to be ready."""
+        self._lack = what
 
     def show(self, ctx: Context) -> None:
-        """From now on the TMS works: it is ready, and what it does is `ctx`'s."""
+        """From now on the TMS works, and what it does is `ctx`'s."""
         self.metrics.refresh_with(partial(_refresh, ctx))
         self._status = lambda: status_line(ctx.outbox.counts(), ctx.board.job_counts())
         self._look = partial(_overview, ctx)
-        self.is_ready.set()
 
     def pages(self, path: str) -> Page | None:
         """The status pages."""

@@ -1,9 +1,11 @@
 """`ewms log`: read job event logs off-line, or follow them, and show what they say of each taskforce."""
 
+import errno
 import json
+import os
 import sys
-import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -12,7 +14,7 @@ import click
 import trio
 
 from ewms.tms.board import TaskforceReport
-from ewms.tms.day_logs import DayLogs, is_archive, pieces
+from ewms.tms.day_logs import DayLogs, LogUnreadable, is_archive, pieces
 from ewms.tms.eventlog.story import Story
 from ewms.tms.log_sites import HOSTS_HEAD, SITES_HEAD, report_of
 
@@ -59,11 +61,14 @@ def log(files: tuple[Path, ...], *, as_json: bool, why: str | None, sites: bool,
     if sites and why:
         raise click.UsageError("--sites is about places, --why about one taskforce: use one of them")
     logs = DayLogs(files)
-    try:
-        if follow:
-            trio.run(_follow, logs)
-        _read_all(logs)
-        _tell_strangers(logs)
+    if follow:
+        _follow_until_interrupted(logs)
+        return
+    faults = _read_all(logs)
+    for fault in faults:
+        click.echo(f"cannot read: {fault}", err=True)
+    _tell_strangers(logs, {fault.path for fault in faults})
+    with _writing():
         if why is not None:
             click.echo(_why(logs, why))
         elif sites:
@@ -72,24 +77,43 @@ def log(files: tuple[Path, ...], *, as_json: bool, why: str | None, sites: bool,
             click.echo(json.dumps(_summary(logs), indent=2))
         else:
             _show(logs)
-    except KeyboardInterrupt:
-        return
-    except (OSError, EOFError, zlib.error) as error:  # gzip says EOFError for a cut file
-        raise click.ClickException(f"cannot read: {error}") from error
+    if faults:
+        sys.exit(1)
 
 
-def _read_all(logs: DayLogs) -> None:
+@contextmanager
+def _writing() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.EPIPE:
+            raise  # a reader that has seen enough: Click ends without a word
+        # What is left in the buffer is not to be told once more when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        raise click.ClickException(f"cannot write: {error.strerror}") from error
+
+
+def _read_all(logs: DayLogs) -> list[LogUnreadable]:
     total = sum(path.stat().st_size for path in logs.tallies)
     with click.progressbar(
         length=total, label="reading", file=sys.stderr, hidden=total < _LONG_READ or not sys.stderr.isatty()
     ) as bar:
-        logs.read_all(bar.update)
+        return logs.read_all(bar.update)
 
 
-def _tell_strangers(logs: DayLogs) -> None:
+def _tell_strangers(logs: DayLogs, unread: Collection[Path]) -> None:
     for path, tally in logs.tallies.items():
-        if not tally.events and path.stat().st_size:
+        if not tally.events and path not in unread and path.stat().st_size:
             click.echo(f"{path}: no job's event is in it; is it a job event log?", err=True)
+
+
+def _follow_until_interrupted(logs: DayLogs) -> None:
+    try:
+        trio.run(_follow, logs)
+    except KeyboardInterrupt:
+        return
+    except LogUnreadable as fault:
+        raise click.ClickException(f"cannot read: {fault}") from fault
 
 
 async def _follow(logs: DayLogs) -> NoReturn:
@@ -168,8 +192,9 @@ def _why(logs: DayLogs, key: str) -> str:
         if report.cluster_id not in tally.clusters:
             continue
         story = Story(report.cluster_id, tally.near)
-        for data in pieces(path):
-            story.feed(data)
+        with suppress(LogUnreadable):  # which was said when all was read
+            for data in pieces(path):
+                story.feed(data)
         lines.append(f"in {path}:")
         for chapter in story.chapters.values():
             jobs = "" if chapter.jobs == {-1} else f" ({_jobs(len(chapter.jobs))})"

@@ -7,6 +7,7 @@ from typing import Final, Literal, NoReturn, TypeVar
 import structlog
 import trio
 
+from ewms.liveness import rest
 from ewms.supervision import backoff
 from ewms.tms.condor.base import CondorError
 from ewms.tms.context import Context
@@ -48,14 +49,14 @@ async def _poll(
         try:
             order = await fetch()
             if order is None:
-                await trio.sleep(settings.outer_loop_wait)
+                await rest(settings.outer_loop_wait)
             elif not await carry_out(order):
-                await trio.sleep(settings.error_wait)
+                await rest(settings.error_wait)
             pauses = backoff(settings.error_wait, _LONGEST_PAUSE)
         except WMSError as error:
             pause = next(pauses)
             log.error("order cannot be understood or answered, going on", error=str(error), wait_s=round(pause, 1))
-            await trio.sleep(pause)
+            await rest(pause)
 
 
 # --- starts ---
@@ -109,7 +110,7 @@ async def _stop_when_due(ctx: Context, postponed: Postponed, uuid: str) -> bool:
     for other in await _all_stops(ctx):
         if postponed.wait(other) <= 0:
             await _try_to_stop(ctx, postponed, other)
-    await trio.sleep(min(wait, ctx.settings.outer_loop_wait))
+    await rest(min(wait, ctx.settings.outer_loop_wait))
     return True
 
 

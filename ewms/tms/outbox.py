@@ -15,6 +15,7 @@ import attrs
 import structlog
 import trio
 
+from ewms.liveness import resting
 from ewms.secret import Secret
 from ewms.tms.board import TaskforceReport
 from ewms.tms.ledger import Ledger
@@ -120,8 +121,12 @@ class Outbox:
         taskforce = self._taskforces.setdefault(uuid, _Taskforce())
         taskforce.users += 1
         try:
-            async with taskforce.turn:
+            with resting():  # who has it may wait for a schedd, for hours
+                await taskforce.turn.acquire()
+            try:
                 yield
+            finally:
+                taskforce.turn.release()
         finally:
             taskforce.users -= 1
             self._forget_if_idle(uuid)

@@ -8,6 +8,7 @@ import attrs
 import structlog
 import trio
 
+from ewms.liveness import rest
 from ewms.supervision import backoff
 from ewms.tms.context import Context
 from ewms.tms.entries import Entry
@@ -57,7 +58,7 @@ async def reconcile(ctx: Context) -> Leftovers:
         except WMSError as error:
             delay = next(delays)
             log.error("the WMS does not say which taskforces are open", error=str(error), wait_s=round(delay, 1))
-            await trio.sleep(delay)
+            await rest(delay)
         else:
             adopt(ctx, listed)
             return leftovers(entries, {str(each.get("taskforce_uuid")) for each in listed})
@@ -119,7 +120,7 @@ async def retry_refused_ends(ctx: Context) -> NoReturn:
     interval = ctx.settings.audit_interval
     postponed = Postponed(interval, max(interval, _LONGEST_POSTPONEMENT), trio.current_time)
     while True:
-        await trio.sleep(interval)
+        await rest(interval)
         for uuid in ctx.outbox.in_stage(Stage.REFUSED):
             if postponed.wait(uuid) <= 0:
                 postponed.fail(uuid)  # unless it succeeds

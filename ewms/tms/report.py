@@ -11,9 +11,9 @@ from typing import Final, NoReturn
 import structlog
 import trio
 
+from ewms.liveness import rest
 from ewms.tms.board import TaskforceReport
 from ewms.tms.context import Context
-from ewms.tms.liveness import beat_here
 from ewms.tms.outbox import Stage
 from ewms.wms.errors import WMSError
 
@@ -51,8 +51,7 @@ async def run_reports(ctx: Context) -> NoReturn:
             await ctx.fresh.ask()
             await _Round(ctx, completions, failures).run()
             ctx.metrics.told_all()
-            beat_here()
-            await trio.sleep(ctx.settings.watcher_interval)
+            await rest(ctx.settings.watcher_interval)
     raise AssertionError("unreachable: the loop has no end")
 
 

@@ -9,11 +9,10 @@ from collections.abc import Iterable, Mapping
 from typing import Final, NoReturn
 
 import structlog
-import trio
 
+from ewms.liveness import rest
 from ewms.tms.context import Context
 from ewms.tms.exclusions import Exclusions, can_be_avoided
-from ewms.tms.liveness import beat_here
 from ewms.tms.metrics import Metrics
 from ewms.tms.sites import Count, Sites
 from ewms.tms.suspects import Decision, Kind, Rules, Suspect, all_suspects, decide
@@ -38,8 +37,7 @@ async def run_reviews(ctx: Context) -> NoReturn:
             decision = await exclude(ctx.exclusions, ctx.sites, suspects, time.time())
             refused = _tell_exclusions(decision, refused)
             ctx.metrics.excluded.replace({each.place: each.until for each in decision.excluded})
-        beat_here()
-        await trio.sleep(INTERVAL)
+        await rest(INTERVAL)
 
 
 def review(sites: Sites, now: float) -> list[Suspect]:

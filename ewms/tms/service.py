@@ -8,16 +8,16 @@ import os
 import signal
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from typing import Final
 
 import structlog
 import trio
 
+from ewms.liveness import Pulse
 from ewms.logs import observed_by
 from ewms.supervision import backoff
 from ewms.tms.audit import run_audits
 from ewms.tms.board import Board
-from ewms.tms.condor.base import CondorBroken, CondorRefused, CondorUnreachable, Schedd
+from ewms.tms.condor.base import CondorBroken, CondorError, CondorRefused, CondorUnreachable, Schedd
 from ewms.tms.condor.schedd import open_schedd
 from ewms.tms.context import Context
 from ewms.tms.dryrun import run_dry
@@ -27,14 +27,13 @@ from ewms.tms.exclusions import load as load_exclusions
 from ewms.tms.housekeeping import run_housekeeping
 from ewms.tms.inside import Inside, run_outside
 from ewms.tms.ledger import Ledger
-from ewms.tms.liveness import beat_here
 from ewms.tms.lock import hold_lock
 from ewms.tms.orders import run_starts, run_stops
 from ewms.tms.outbox import Outbox
 from ewms.tms.pulse import run_pulse
 from ewms.tms.reconcile import note_ends, reconcile, retry_refused_ends
 from ewms.tms.report import run_reports
-from ewms.tms.review import INTERVAL, run_reviews
+from ewms.tms.review import run_reviews
 from ewms.tms.settings import Settings
 from ewms.tms.sitefile import SiteFile, reload_on_hangup
 from ewms.tms.stopping import resume_stop
@@ -46,9 +45,6 @@ from ewms.wms.client import open_wms
 
 log = structlog.stdlib.get_logger(__name__)
 
-_SILENCE: Final = 900.0
-"""How long, in s, a child may show no life besides its own waiting: the WMS may ask to be left alone for 600."""
-
 
 async def main(settings: Settings, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
     """Run the TMS until SIGTERM or SIGINT; started means: alone in its job directory, and HTCondor's bindings answer.
@@ -57,7 +53,8 @@ async def main(settings: Settings, *, task_status: trio.TaskStatus[None] = trio.
         SetupError: it cannot run here; the text says what to do.
     """
     _tell_dropped_variables(settings)
-    inside, notifier = Inside(), Notifier(settings.notify_socket)
+    inside = Inside(pulse=Pulse(settings.stuck_time + settings.schedd_timeout))
+    notifier = Notifier(settings.notify_socket)
     site_file = SiteFile(settings.excluded_sites_file)
     await site_file.load()
     async with trio.open_nursery() as nursery:
@@ -88,11 +85,11 @@ async def _serve(settings: Settings, inside: Inside, site_file: SiteFile, task_s
                 settings.schedd_helper,
                 call_timeout=settings.schedd_timeout,
                 pass_fds=(descriptor,),
-                observe=_watched_by(inside.metrics.observe_schedd),
+                observe=inside.metrics.observe_schedd,
             )
         )
         wms = await stack.enter_async_context(
-            open_wms(settings.wms_address, auth(settings), observe=_watched_by(inside.metrics.observe_wms))
+            open_wms(settings.wms_address, auth(settings), observe=inside.metrics.observe_wms)
         )
         schedd_name = await _meet_schedd(schedd, settings)
         outbox, board = Outbox(wms, ledger), Board()
@@ -111,43 +108,43 @@ async def _serve(settings: Settings, inside: Inside, site_file: SiteFile, task_s
         )
         log.info("TMS running", schedd=schedd_name, wms=settings.wms_address, job_dir=str(settings.job_dir))
         inside.show(ctx)
-        await serve(ctx, task_status=task_status)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_get_ready, schedd, inside)
+            await serve(ctx, task_status=task_status)
 
 
-Observe = Callable[[str, type[Exception] | None, float], None]
-
-
-def _watched_by(observe: Observe) -> Observe:
-    """An answer, or none within the time for it, is also a sign of life of whoever asked."""
-
-    def watch(call: str, fault: type[Exception] | None, seconds: float) -> None:
-        beat_here()
-        observe(call, fault, seconds)
-
-    return watch
+async def _get_ready(schedd: Schedd, inside: Inside) -> None:
+    """Ready is who has had an answer about the queue; before it, logs are read and told all the same."""
+    delays = backoff()
+    while True:
+        try:
+            await schedd.query("false", ["ClusterId"])
+        except CondorError as trouble:
+            delay = next(delays)
+            inside.lacks(f"the schedd, which does not answer ({trouble})")
+            log.warning("not ready: the schedd does not answer", error=str(trouble), wait_s=round(delay, 1))
+            await trio.sleep(delay)
+        else:
+            log.info("TMS ready: the schedd answers")
+            inside.is_ready.set()
+            return
 
 
 async def serve(ctx: Context, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
     """The children of a TMS whose surroundings are open; runs until it is cancelled."""
-    settings = ctx.settings
     async with trio.open_nursery() as children:
-        await children.start(_housekeep, ctx)
-        children.start_soon(_live, ctx, "starts", settings.outer_loop_wait + settings.error_wait, run_starts)
-        children.start_soon(_live, ctx, "stops", settings.outer_loop_wait + settings.error_wait, run_stops)
+        await children.start(run_housekeeping, ctx)
+        children.start_soon(_live, ctx, "starts", run_starts)
+        children.start_soon(_live, ctx, "stops", run_stops)
         children.start_soon(_watch_and_report, ctx)
         children.start_soon(run_pulse, ctx)
         task_status.started()
 
 
-async def _live(ctx: Context, name: str, own_wait: float, run: Callable[[Context], Awaitable[None]]) -> None:
-    """Run a child that has to show life; `own_wait` is how long (s) it waits by itself when there is nothing to do."""
-    with ctx.pulse.child(name, own_wait + _SILENCE):
+async def _live(ctx: Context, name: str, run: Callable[[Context], Awaitable[None]]) -> None:
+    """Run a child that has to show life."""
+    with ctx.pulse.child(name):
         await run(ctx)
-
-
-async def _housekeep(ctx: Context, *, task_status: trio.TaskStatus[None]) -> None:
-    with ctx.pulse.child("housekeeping", ctx.settings.file_manager_interval + _SILENCE):
-        await run_housekeeping(ctx, task_status=task_status)
 
 
 async def _watch_and_report(ctx: Context) -> None:
@@ -155,24 +152,25 @@ async def _watch_and_report(ctx: Context) -> None:
     async with trio.open_nursery() as nursery:
         await nursery.start(_watch, ctx)
         ctx.caught_up.set()
-        nursery.start_soon(_live, ctx, "review", INTERVAL, run_reviews)
-        nursery.start_soon(_live, ctx, "report", ctx.settings.watcher_interval, _reconcile_and_report)
+        nursery.start_soon(_live, ctx, "review", run_reviews)
+        nursery.start_soon(_reconcile_and_report, ctx)
         await ctx.outbox.reconciled.wait()
-        nursery.start_soon(_live, ctx, "audit", ctx.settings.audit_interval, run_audits)
+        nursery.start_soon(_live, ctx, "audit", run_audits)
 
 
 async def _reconcile_and_report(ctx: Context) -> None:
-    left = await reconcile(ctx)
+    with ctx.pulse.child("report"):
+        left = await reconcile(ctx)
     async with trio.open_nursery() as nursery:
         for uuid in left.stops:
             await nursery.start(resume_stop, ctx, uuid)
         nursery.start_soon(note_ends, ctx, left.ends)
-        nursery.start_soon(retry_refused_ends, ctx)
-        nursery.start_soon(run_reports, ctx)
+        nursery.start_soon(_live, ctx, "refused ends", retry_refused_ends)
+        nursery.start_soon(_live, ctx, "report", run_reports)
 
 
 async def _watch(ctx: Context, *, task_status: trio.TaskStatus[None]) -> None:
-    with ctx.pulse.child("watch", _SILENCE):
+    with ctx.pulse.child("watch"):
         await watch_logs(
             ctx.settings.job_dir,
             ctx.board,

@@ -280,6 +280,11 @@ class Settings:
     )
 
     # --- seeing inside ---
+    stuck_time: Annotated[float, AtLeast(1)] = variable(
+        "TMS_STUCK_TIME",
+        "s of silence, beyond TMS_SCHEDD_TIMEOUT, after which a part of the TMS is stuck and systemd is to restart it",
+        default=300.0,
+    )
     metrics_port: Port | None = variable(
         "TMS_METRICS_PORT",
         "port on 127.0.0.1 for /metrics (Prometheus), /healthz and /taskforces; off when not set",

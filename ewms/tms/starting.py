@@ -12,6 +12,7 @@ import structlog
 import trio
 
 from ewms.contract import day_log_name
+from ewms.liveness import rest, resting
 from ewms.supervision import backoff
 from ewms.tms import lookup
 from ewms.tms.condor.base import CondorBroken, CondorError, CondorRefused, CondorUnreachable
@@ -98,7 +99,7 @@ async def _persist(uuid: str, event: str, attempt: Callable[[], Awaitable[None]]
             log.warning(event, taskforce=uuid, error=str(trouble), wait_s=round(delay, 1))
         else:
             return
-        await trio.sleep(delay)
+        await rest(delay)
 
 
 async def _give_up(ctx: Context, order: StartOrder, failure: CondorError) -> None:
@@ -171,7 +172,8 @@ async def _look_back(ctx: Context, uuid: str, log_path: str, former: Collection[
         return await lookup.in_log(Path(log_path), uuid, former)
     # An earlier tool's, or an entry that is damaged: any log of the directory may know it. A history that knows nothing
     # is no proof: HTCondor looks through its last 50,000 jobs only, and finds none in files that are not there.
-    await ctx.caught_up.wait()
+    with resting():
+        await ctx.caught_up.wait()
     return [
         Cluster(cluster_id, str(ctx.settings.job_dir / log_name), 0)
         for log_name, cluster_id in ctx.board.places(uuid)
@@ -309,7 +311,7 @@ async def _remove(ctx: Context, uuid: str, cluster_id: int, reason: str) -> bool
     else:
         if acted.succeeded or not acted.failed:
             return True
-        error = f"none of its {acted.failed} jobs could be removed"
+        error = "HTCondor does not let us remove any job of it"
     log.error(
         "a cluster that must not stay cannot be removed: use condor_rm; the next start of the TMS tries it again",
         taskforce=uuid,

@@ -1,15 +1,17 @@
 """One stop order: remove the cluster (only when its id and its UUID match) → confirm."""
 
 import time
+from collections.abc import Mapping
 
 import structlog
 import trio
 
+from ewms.liveness import rest
 from ewms.supervision import backoff
 from ewms.tms import lookup
 from ewms.tms.condor.base import CondorBroken, CondorRefused, CondorUnreachable
 from ewms.tms.context import Context
-from ewms.tms.decisions import StopOutcome, stop_outcome
+from ewms.tms.decisions import StopOutcome, jobs_met, stop_outcome
 from ewms.tms.entries import Entry
 from ewms.tms.errors import OrderRefused
 from ewms.tms.outbox import Stage
@@ -37,7 +39,7 @@ async def stop(ctx: Context, uuid: str) -> bool:
                 return False
             with ctx.outbox.stopping(uuid):
                 await _note_begun(ctx, taskforce)
-                outcome = await _remove(ctx, checked_uuid(uuid), taskforce.cluster_id)
+                outcome = await _remove(ctx, checked_uuid(uuid), taskforce)
                 await ctx.outbox.confirm_stop(uuid)
             log.info("stop confirmed", taskforce=uuid, cluster=taskforce.cluster_id)
     except OrderRefused as refusal:
@@ -85,32 +87,33 @@ async def _note_confirmed(ctx: Context, uuid: str, taskforce: Taskforce | None) 
         await ctx.ledger.update(uuid, stopped_at=time.time())
 
 
-async def _remove(ctx: Context, uuid: str, cluster_id: int | None) -> StopOutcome:
+async def _remove(ctx: Context, uuid: str, taskforce: Taskforce) -> StopOutcome:
     """Remove the cluster until the schedd has answered; raises `OrderRefused` when it is not ours to remove."""
+    cluster_id = taskforce.cluster_id
     if cluster_id is None:
         log.warning("stop order without a cluster: nothing to remove", taskforce=uuid)
         return StopOutcome.NOTHING_LEFT
     delays = backoff()
     while True:
         try:
-            return await _remove_once(ctx, uuid, cluster_id)
+            return await _remove_once(ctx, uuid, cluster_id, taskforce.submit_dict)
         except CondorUnreachable as trouble:
             delay = next(delays)
             log.warning("stop waits for the schedd", taskforce=uuid, error=str(trouble), wait_s=round(delay, 1))
-            await trio.sleep(delay)
+            await rest(delay)
         except (CondorRefused, CondorBroken) as refusal:
             raise OrderRefused(f"cluster {cluster_id} cannot be removed: {refusal}") from refusal
 
 
-async def _remove_once(ctx: Context, uuid: str, cluster_id: int) -> StopOutcome:
+async def _remove_once(ctx: Context, uuid: str, cluster_id: int, submit_dict: Mapping[str, str | int]) -> StopOutcome:
     acted = await ctx.remove(uuid, cluster_id, "the WMS ordered the taskforce's stop")
     if acted.failed and not acted.succeeded:
-        raise OrderRefused(f"HTCondor could not remove any of the {acted.failed} jobs of cluster {cluster_id}")
+        raise OrderRefused(f"HTCondor does not let us remove any job of cluster {cluster_id}")
     queued = [] if acted.succeeded else [cluster.cluster_id for cluster in await lookup.in_queue(ctx.schedd, uuid)]
     outcome = stop_outcome(acted.succeeded, cluster_id, queued)
     match outcome:
         case StopOutcome.REMOVED:
-            log.info("cluster removed", taskforce=uuid, cluster=cluster_id, jobs=acted.succeeded)
+            log.info("cluster removed", taskforce=uuid, cluster=cluster_id, jobs=jobs_met(acted.succeeded, submit_dict))
         case StopOutcome.NOTHING_LEFT:
             log.warning(
                 "nothing to remove: the cluster has ended, or was never here", taskforce=uuid, cluster=cluster_id

@@ -11,8 +11,8 @@ from typing import Final, NoReturn
 import structlog
 import trio
 
+from ewms.liveness import Pulse
 from ewms.secret import redact
-from ewms.tms.liveness import Pulse
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -94,21 +94,26 @@ async def keep_informed(
 ) -> NoReturn:
     """Say when the service is ready, and then, often enough, how it is; `status` is asked each time."""
     interval = STATUS_INTERVAL if not watchdog_usec else min(STATUS_INTERVAL, watchdog_usec / 1e6 / 3)
-    while not is_ready.is_set():  # it may wait for another TMS to end, or for a schedd, for as long as that takes
-        await notifier.starting(status(), 3 * STATUS_INTERVAL)
-        with trio.move_on_after(interval):
-            await is_ready.wait()
-    await notifier.ready(status())
     known_stuck: set[str] = set()
+    is_said = False
     while True:
         stuck = pulse.stuck()
         _tell(stuck, known_stuck)
         known_stuck = set(stuck)
+        if is_ready.is_set() and not is_said:
+            is_said = True
+            await notifier.ready(status())
         if stuck:
             await notifier.status(f"stuck: {describe(stuck)}")
-        else:
+        elif is_said:
             await notifier.ping(status())
-        await trio.sleep(interval)
+        else:  # it may wait for another TMS to end, or for a schedd, for as long as that takes
+            await notifier.starting(status(), 3 * STATUS_INTERVAL)
+        if is_said:
+            await trio.sleep(interval)
+        else:
+            with trio.move_on_after(interval):
+                await is_ready.wait()
 
 
 def describe(stuck: Mapping[str, float]) -> str:

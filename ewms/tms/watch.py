@@ -16,13 +16,13 @@ import structlog
 import trio
 
 from ewms.contract import DAY_LOG_SUFFIX
+from ewms.liveness import beat_here, part, resting
 from ewms.tms.board import Board, day_of
 from ewms.tms.eventlog import checkpoint
 from ewms.tms.eventlog.checkpoint import Checkpoint
 from ewms.tms.eventlog.reader import Piece, Position, read_on
 from ewms.tms.expiry import LOG_ARCHIVE_SUFFIX
 from ewms.tms.freshness import Freshness, grant
-from ewms.tms.liveness import beat_here
 from ewms.tms.sites import Sites
 
 log = structlog.stdlib.get_logger(__name__)
@@ -65,7 +65,7 @@ async def watch_logs(
         while True:
             wish = fresh.begin()
             try:
-                stamps, archived = await trio.to_thread.run_sync(_look, directory)
+                stamps, archived = await trio.to_thread.run_sync(_look, directory, abandon_on_cancel=True)
             except OSError as error:
                 fault.say("the job event logs cannot be listed", directory=str(directory), error=str(error))
             else:
@@ -75,7 +75,8 @@ async def watch_logs(
                     if started:
                         nursery.start_soon(watchers[name].run)
                     else:
-                        await nursery.start(watchers[name].run)
+                        with resting():
+                            await nursery.start(watchers[name].run)
                 known = frozenset()
                 for name, watcher in list(watchers.items()):
                     watcher.look(stamps.get(name), is_archived=name in archived)
@@ -170,7 +171,7 @@ class _Watcher:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Read what is there, then what comes; a checkpoint at least every interval, and at the end."""
-        with self._scope:
+        with part(self._path.name), self._scope:
             await self._restore()
             try:
                 await self._read_all()
@@ -186,7 +187,7 @@ class _Watcher:
         while True:
             if not self._news.is_set():
                 self.has_read.set()
-            with trio.move_on_at(due if self._position != self._saved else math.inf):
+            with resting(), trio.move_on_at(due if self._position != self._saved else math.inf):
                 await self._news.wait()
             if self._news.is_set():
                 self._news = trio.Event()
@@ -199,7 +200,8 @@ class _Watcher:
         more = True
         while more:
             try:
-                pieces = await trio.to_thread.run_sync(_read_some, self._path, self._position)
+                # A file system that hangs shall not keep us from ending.
+                pieces = await trio.to_thread.run_sync(_read_some, self._path, self._position, abandon_on_cancel=True)
             except FileNotFoundError:
                 return  # the next look at the directory says so
             except OSError as error:

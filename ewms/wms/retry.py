@@ -8,6 +8,7 @@ import attrs
 import structlog
 import trio
 
+from ewms.liveness import beat_here, rest
 from ewms.supervision import backoff
 from ewms.wms.errors import WMSUnauthorized, WMSUnavailable
 
@@ -37,13 +38,15 @@ async def until_answered(call: str, attempt: Callable[[], Awaitable[T]], retry: 
         try:
             result = await attempt()
         except WMSUnavailable as error:
+            beat_here()
             if number == retry.attempts:
                 raise
             pause = max(next(delays), min(error.retry_after or 0.0, _LONGEST_RETRY_AFTER))
             say = log.error if isinstance(error, WMSUnauthorized) else log.warning
             say("WMS call failed, will repeat it", call=call, attempt=number, error=str(error), wait_s=round(pause, 1))
-            await trio.sleep(pause)
+            await rest(pause)
         else:
+            beat_here()
             if number > 1:
                 away = round(trio.current_time() - started, 1)
                 log.info("WMS call succeeded again", call=call, attempts=number, after_s=away)

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import daylog
 import trio
@@ -68,7 +69,7 @@ def rows(setup: Setup) -> list[Row]:
 async def _in_world(directory: Path, work: Callable[[World, Path], Awaitable[float]]) -> float:
     job_dir = Path(tempfile.mkdtemp(dir=directory))
     log = job_dir / "2026-11-21.tms.jel"
-    pace = {"outer_loop_wait": INTERVAL, "watcher_interval": INTERVAL}
+    pace: dict[str, Any] = {"outer_loop_wait": INTERVAL, "watcher_interval": INTERVAL}
     before = partial(introduce, log=log, clusters={UUID: CLUSTER}, workers=PHASES)
     try:
         async with open_world(job_dir, before=before, **pace) as world:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import delay_rows
 import structlog
@@ -68,7 +69,7 @@ async def run(directory: Path, known: int, work: Work, units: int, clock: Clock)
         def seed(world: World) -> None:
             seeded.extend(known_taskforces(world, Path(job_dir), known))
 
-        pace = {"outer_loop_wait": 1.0, "watcher_interval": 1.0}  # an operator's is 60 s and 180 s
+        pace: dict[str, Any] = {"outer_loop_wait": 1.0, "watcher_interval": 1.0}  # an operator's is 60 s and 180 s
         async with open_world(Path(job_dir), before=seed, **pace) as world:
             await until(lambda: all(document(world, uuid)["compound_statuses"] for uuid in seeded))
             started = clock()

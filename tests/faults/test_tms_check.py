@@ -1,6 +1,7 @@
 """`ewms check tms`: every fault is found, named, and answered with what to do about it."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -188,6 +189,37 @@ def test_exit_status_1_says_what_does_not_work(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stdout.splitlines()[-1] == "The TMS would not work here: schedd, WMS."
     assert done.stderr == ""
+
+
+def check_process(tmp_path: Path, stdout: int) -> "subprocess.Popen[str]":
+    environ = {
+        "PATH": os.defpath,
+        "EWMS_ADDRESS": "http://127.0.0.1:1",
+        "TMS_NO_AUTH": "true",
+        "JOB_EVENT_LOG_DIR": str(tmp_path),
+        "TMS_SCHEDD_HELPER": "/bin/sleep 1000",
+    }
+    command = [sys.executable, "-m", "ewms", "check", "tms"]
+    return subprocess.Popen(command, env=environ, text=True, stdout=stdout, stderr=subprocess.PIPE)
+
+
+def test_ctrl_c_while_the_schedd_is_silent(tmp_path: Path) -> None:
+    process = check_process(tmp_path, subprocess.PIPE)
+    assert process.stdout is not None
+    while "clock" not in process.stdout.readline():
+        pass
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=60)[1].strip() == "Aborted!"
+    assert process.returncode == 1
+
+
+def test_a_reader_that_goes_away(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = check_process(tmp_path, writer)
+    os.close(writer)
+    assert process.communicate(timeout=60)[1] == ""
+    assert process.returncode == 1
 
 
 def test_help_has_examples_and_exit_statuses() -> None:

@@ -20,7 +20,8 @@ from ewms.tms.housekeeping import Done, Housekeeper
 from ewms.tms.ledger import Ledger
 from ewms.tms.packing import Disk
 from ewms.tms.settings import Settings
-from ewms.wms.errors import WMSUnavailable
+from ewms.wms.errors import WMSMalformed, WMSNotFound, WMSUnavailable
+from ewms.wms.models import Taskforce
 
 DAY = 86400.0
 OLD_LOG, NEW_LOG = "2026-11-01.tms.jel", "2026-11-10.tms.jel"
@@ -50,11 +51,23 @@ class OpenTaskforces:
     paths: list[str] = attrs.field(factory=list)
     delay: float = 0
     error: WMSUnavailable | None = None
+    deleted: set[str] = attrs.field(factory=set)
+    """Taskforces that it does not list."""
+    unread: set[str] = attrs.field(factory=set)
+    """Taskforces that it does not know when they are read."""
+
+    async def taskforce(self, uuid: str) -> Taskforce:
+        await trio.lowlevel.checkpoint()
+        if uuid in self.unread:
+            raise WMSNotFound("404")
+        raise WMSMalformed("taskforce", ["this one is not looked into"])
 
     async def query_taskforces(self, query: dict[str, Any], projection: Sequence[str]) -> list[dict[str, Any]]:
         await trio.sleep(self.delay)
         if self.error:
             raise self.error
+        if uuids := query.get("taskforce_uuid"):
+            return [{"taskforce_uuid": uuid} for uuid in uuids["$in"] if uuid not in self.deleted]
         asked = query["job_event_log_fpath"]["$in"]
         assert query["phase"] == {"$ne": "condor-complete"}
         return [{"taskforce_uuid": "TF-9", "job_event_log_fpath": path} for path in self.paths if path in asked]
@@ -312,6 +325,7 @@ async def test_long_work_is_told_from_time_to_time_and_is_a_sign_of_life(
     monkeypatch.setattr(housekeeping, "PROGRESS_INTERVAL", 0.02)
     house.add_log().write_bytes(os.urandom(3 << 20))
     beats: list[float] = []
+    monkeypatch.setattr(housekeeping, "beat_here", lambda: beats.append(trio.current_time()))
 
     class Slow(Disk):
         def write(self, file: BinaryIO, data: bytes) -> None:
@@ -326,12 +340,31 @@ async def test_long_work_is_told_from_time_to_time_and_is_a_sign_of_life(
         house.ledger,
         disk=Slow(),
         clock=lambda: house.now + 10 * DAY,
-        beat=lambda: beats.append(trio.current_time()),
     )
     with trio.fail_after(60):
         assert await keeper.once() == Done(archived=1)
     assert beats
     assert said(logs, "still archiving")
+
+
+async def test_an_archive_that_does_not_come_on_is_no_sign_of_life(
+    house: House, logs: Logs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(housekeeping, "PROGRESS_INTERVAL", 0.02)
+    beats: list[int] = []
+    monkeypatch.setattr(housekeeping, "beat_here", lambda: beats.append(said(logs, "still archiving")))
+    house.add_log()
+
+    class Hanging(Disk):
+        def write(self, file: BinaryIO, data: bytes) -> None:
+            while said(logs, "still archiving") < 5:
+                trio.from_thread.run(trio.sleep, 0.01)
+            super().write(file, data)
+
+    house.disk = Hanging()
+    with trio.fail_after(60):
+        assert await house.after(10) == Done(archived=1)
+    assert not [moment for moment in beats if 1 <= moment < 5]  # what was read before the first look may count
 
 
 async def test_the_ledger_forgets_what_has_long_been_over_a_part_in_each_round(
@@ -363,6 +396,44 @@ async def test_a_ledger_that_cannot_be_pruned_is_told(
     monkeypatch.setattr(house.ledger, "prune", fail)
     assert await house.after(1) == Done()
     assert said(logs, "old entries of the ledger cannot be removed, it is tried again next time") == 1
+
+
+async def test_a_taskforce_that_the_wms_deleted_is_forgotten_when_nobody_knows_it(house: House, logs: Logs) -> None:
+    entry = Entry(taskforce_uuid="TF-1", log_path="", n_workers=1, intended_at=1.0, cluster_id=7, confirmed_at=1.0)
+    await house.ledger.write(entry)
+    await house.ledger.write(attrs.evolve(entry, taskforce_uuid="TF-2", cluster_id=8))
+    event = "the ledger forgot taskforces that the WMS deleted"
+
+    async def left(days: float = 0) -> list[str]:
+        await house.after(days)
+        return [each.taskforce_uuid for each in await house.ledger.entries()]
+
+    both = ["TF-1", "TF-2"]
+    assert await left() == both  # the WMS lists them
+    house.wms.deleted = {"TF-1"}
+    assert await left() == both  # but knows it when it is read: its answer makes no sense
+    house.wms.unread = {"TF-1"}
+    living: list[Ad] = [{"ClusterId": 7}, {"ClusterId": 9, "EWMSTaskforceUUID": "TF-1"}]
+    for ad in living:
+        house.queue.ads = [ad]
+        assert await left() == both  # a cluster of it lives
+    house.queue.ads = []
+    house.wms.error = WMSUnavailable("no answer")
+    assert await left() == both
+    house.wms.error = None
+
+    def silent(_query: int) -> None:
+        raise CondorUnreachable("no answer")
+
+    house.queue.hook = silent
+    assert await left() == both
+    house.queue.hook = lambda _: None
+    assert said(logs, event) == 0
+    assert await left() == ["TF-2"]
+    assert said(logs, event) == 1
+    await house.ledger.write(attrs.evolve(entry, stopped_at=house.now))
+    assert await left(89) == both  # something happened to it lately
+    assert await left(91) == ["TF-2"]
 
 
 async def test_rounds_at_every_interval(house: House, autojump_clock: trio.testing.MockClock) -> None:

@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from test_tms_service import Ground, ground, process
 from tms_bench import Bench, until
 
+from ewms.liveness import Pulse
 from ewms.tms.inside import Inside, status_line
 from ewms.tms.service import main
 from ewms.tms.settings import read
@@ -137,7 +138,11 @@ async def test_every_child_of_a_tms_shows_life(bench: Bench) -> None:
     async with bench.tms() as ctx:
         bench.order()
         await until(lambda: bool(bench.posts()) and "report" in ctx.pulse.names() and "audit" in ctx.pulse.names())
-        assert ctx.pulse.names() == {"audit", "housekeeping", "report", "review", "starts", "stops", "watch"}
+        logs = {f"watch {path.name}" for path in bench.settings.job_dir.glob("*.tms.jel")}
+        assert len(logs) == 1
+        await until(lambda: logs <= ctx.pulse.names())
+        own = {"audit", "housekeeping", "refused ends", "report", "review", "starts", "stops", "watch"}
+        assert ctx.pulse.names() == own | logs
         assert ctx.pulse.stuck() == {}
 
 
@@ -150,11 +155,11 @@ def health(inside: Inside) -> tuple[int, dict[str, Any]]:
 async def test_health_while_starting_and_when_a_child_is_stuck(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    inside = Inside()
+    inside = Inside(pulse=Pulse(10))
     assert health(inside) == (503, {"healthy": False, "ready": False, "stuck": {}, "status": "starting"})
     inside.is_ready.set()
     assert health(inside)[0] == 200
-    with inside.pulse.child("orders", 10):
+    with inside.pulse.child("orders"):
         await trio.sleep(11)
         assert health(inside) == (503, {"healthy": False, "ready": True, "stuck": {"orders": 11}, "status": "starting"})
         page = inside.pages("/metrics")

@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -63,12 +63,14 @@ async def ground(tmp_path: Path) -> AsyncIterator[Ground]:
 
 
 @asynccontextmanager
-async def process(ground: Ground, log: Path, **settings: str) -> AsyncIterator[trio.Process]:
+async def process(
+    ground: Ground, log: Path, *, program: Sequence[str] = (sys.executable, "-m", "ewms", "tms"), **settings: str
+) -> AsyncIterator[trio.Process]:
     """The `ewms tms` process; killed when the context ends."""
     environment = {"PATH": os.defpath, **ground.environ, **settings}
     with log.open("ab") as output:
         running = await trio.lowlevel.open_process(
-            [sys.executable, "-m", "ewms", "tms"],
+            program,
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=output,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from structlog.testing import capture_logs
 from tms_bench import Bench, until
 
 from ewms.secret import MASK, Secret, redact
@@ -44,9 +45,11 @@ async def test_a_cluster_that_ends_by_itself_is_completed_once_after_its_last_st
 
 async def test_a_stop_order_removes_the_cluster_and_ends_in_order(bench: Bench) -> None:
     async with bench.tms():
-        uuid = await started(bench)
+        uuid = await started(bench, n_workers=3)
         bench.stop(uuid)
-        await completed(bench, uuid)
+        with capture_logs() as logs:
+            await completed(bench, uuid)
+    assert [each["jobs"] for each in logs if each["event"] == "cluster removed"] == [3]
     posts = bench.posts(uuid)
     assert [each for each in posts if each != "statuses"] == ["condor-submit", "condor-rm", "condor-complete"]
     assert not bench.schedd.queued

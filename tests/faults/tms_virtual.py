@@ -4,13 +4,14 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, NoReturn, cast
 
 import attrs
 import httpx
 import trio
 from tms_bench import SCHEDD, Bench
 
+from ewms.liveness import Pulse
 from ewms.secret import Secret
 from ewms.testing.fakeschedd import FakeSchedd
 from ewms.testing.wms import Standin
@@ -20,6 +21,7 @@ from ewms.testing.wms.state import Queues, State
 from ewms.testing.wms.store import Store
 from ewms.testing.wms.tokens import TokenIssuer
 from ewms.tms.board import Board
+from ewms.tms.condor.base import Schedd
 from ewms.tms.context import Context
 from ewms.tms.ledger import Ledger
 from ewms.tms.outbox import Outbox
@@ -81,13 +83,25 @@ class World:
         return trio.current_time() - started
 
 
+async def never_stuck(pulse: Pulse) -> NoReturn:
+    """Whatever a TMS waits for, the watchdog is fed."""
+    while True:
+        assert not pulse.stuck()
+        await trio.sleep(5)
+
+
 @asynccontextmanager
 async def open_world(
-    directory: Path, *, before: Callable[[World], None] = lambda _: None, **settings: Any
+    directory: Path,
+    *,
+    before: Callable[[World], None] = lambda _: None,
+    schedd: Schedd | None = None,
+    may_be_stuck: bool = False,
+    **settings: Any,
 ) -> AsyncIterator[World]:
     """A TMS that runs with an operator's default pace; leaving is what a signal does.
 
-    `before` prepares the world before the TMS starts.
+    `before` prepares the world before the TMS starts; `schedd` is asked in place of the bench's own.
     """
     faults = Faults()
     issuer = TokenIssuer("tms", Secret("a-secret-for-tests"), 300)
@@ -103,14 +117,15 @@ async def open_world(
         auth = Auth(ADDRESS + REALM_PATH, issuer.client_id, issuer.client_secret)
         wms = await stack.enter_async_context(open_wms(ADDRESS, auth, transport=network))
         mine = Settings(wms_address=ADDRESS, no_auth=True, job_dir=directory, **settings)
-        schedd = FakeSchedd()
-        bench = Bench(cast("Standin", _Bare(state)), schedd, mine)
+        bench = Bench(cast("Standin", _Bare(state)), FakeSchedd(), mine)
         ledger = Ledger(mine.state_dir / "ledger")
-        ctx = Context(mine, SCHEDD, wms, schedd, ledger, Outbox(wms, ledger), Board())
+        ctx = Context(mine, SCHEDD, wms, schedd or bench.schedd, ledger, Outbox(wms, ledger), Board())
         world = World(bench, network, ctx)
         before(world)
         async with trio.open_nursery() as nursery:
             await nursery.start(serve, ctx)
+            if not may_be_stuck:
+                nursery.start_soon(never_stuck, ctx.pulse)
             yield world
             nursery.cancel_scope.cancel()
 

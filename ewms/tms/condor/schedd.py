@@ -22,6 +22,7 @@ import attrs
 import structlog
 import trio
 
+from ewms.liveness import beat_here, resting
 from ewms.tms.condor.base import (
     Acted,
     Action,
@@ -158,6 +159,8 @@ class _Lane:
     async def call(self, call: str, **args: Any) -> Any:
         """Make one call; raise what `base.Schedd` says."""
         started = trio.current_time()
+        with resting():  # the call before ours has its own deadline
+            await self._turn.acquire()
         try:
             value = await self._call(call, args)
         except CondorError as error:
@@ -165,13 +168,15 @@ class _Lane:
             if isinstance(error, CondorBroken):
                 self._tell(call, error)
             raise
+        finally:
+            self._turn.release()
+            beat_here()
         self._observe(call, None, trio.current_time() - started)
         return value
 
     async def _call(self, call: str, args: Mapping[str, Any]) -> Any:
-        async with self._turn:
-            with trio.move_on_after(self._call_timeout):
-                return _value(await self._exchange(Request(next(self._ids), call, args)))
+        with trio.move_on_after(self._call_timeout):
+            return _value(await self._exchange(Request(next(self._ids), call, args)))
         raise CondorUnreachable(f"no answer to {call} within {self._call_timeout:g} s: the helper was killed")
 
     async def _exchange(self, request: Request) -> Reply:

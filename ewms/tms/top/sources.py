@@ -2,7 +2,6 @@
 
 import math
 import os
-import zlib
 from functools import partial
 from typing import Final, Protocol
 
@@ -11,7 +10,7 @@ import h11
 import trio
 
 from ewms.groups import leaves
-from ewms.tms.day_logs import DayLogs
+from ewms.tms.day_logs import DayLogs, LogUnreadable
 from ewms.tms.page import HOST
 from ewms.tms.top import offline, scrape
 from ewms.tms.top.model import Snapshot
@@ -109,7 +108,7 @@ class LogFiles:
         try:
             more = await self._read_some()
             behind = await trio.to_thread.run_sync(self._logs.behind)
-        except (OSError, EOFError, zlib.error) as error:  # gzip says EOFError for a cut file
+        except (LogUnreadable, OSError) as error:
             raise SourceGone(_words(error)) from error
         if self._last is not None and offline.is_true_still(self._last, self._logs, behind=behind):
             # To look at thousands of taskforces again takes a while.

@@ -130,6 +130,10 @@ def test_a_log_is_dropped_when_all_of_it_was_told() -> None:
     assert board.report("TF-1") is None
 
 
+def test_a_log_that_was_never_read_is_dropped_too() -> None:
+    assert Board().drop(LOG)
+
+
 def kept_for_taskforces(board: Board) -> int:
     """How many things it keeps besides the logs' tallies."""
     return sum(len(kept) for name, kept in vars(board).items() if name != "_tallies")

@@ -2,8 +2,12 @@
 
 import gzip
 import json
+import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -178,3 +182,59 @@ def test_a_damaged_archive_is_a_readable_error(tmp_path: Path) -> None:
     result = run(path)
     assert result.exit_code == 1
     assert "cannot read" in result.output
+
+
+def test_a_log_that_cannot_be_read_hides_no_other(tmp_path: Path) -> None:
+    whole = gzip.compress((JEL / "vacate.jel").read_bytes())
+    for name, content in (("cut", whole[:-30]), ("damaged", whole[:12] + b"\xff" * 8), ("strange", b"no archive")):
+        (tmp_path / f"{name}.gz").write_bytes(content)
+    result = run("--json", JEL / "factory-with-notes.jel", *sorted(tmp_path.iterdir()))
+    assert result.exit_code == 1
+    assert set(json.loads(result.stdout)["taskforces"]) >= {"TF-1"}
+    said = result.stderr.splitlines()
+    assert said[0] == f"cannot read: the archive is cut off: {tmp_path / 'cut.gz'}"
+    assert [line.rpartition(": ")[2] for line in said] == [str(path) for path in sorted(tmp_path.iterdir())]
+    assert all("archive is damaged" in line for line in said[1:])
+
+
+def ewms_log(*arguments: str | Path, **streams: Any) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "ewms", "log", *map(str, arguments)]
+    return subprocess.Popen(command, text=True, stderr=subprocess.PIPE, **streams)
+
+
+@pytest.mark.parametrize("option", [[], ["--json"], ["--sites"], ["--why", "cluster:70"]])
+def test_a_reader_that_goes_away_is_no_fault_of_the_log(option: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = ewms_log(*option, JEL / "vacate-rerun.jel", stdout=writer)
+    os.close(writer)
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (1, "")
+
+
+def test_output_that_does_not_fit_on_the_disk_is_told() -> None:
+    with Path("/dev/full").open("w") as full:
+        process = ewms_log("--json", JEL / "vacate-rerun.jel", stdout=full)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert said == "Error: cannot write: No space left on device\n"
+
+
+def test_ctrl_c_ends_following_well_and_reading_as_aborted(tmp_path: Path) -> None:
+    path = tmp_path / "2026-11-21.tms.jel"
+    path.write_bytes((JEL / "vacate-rerun.jel").read_bytes())
+    following = ewms_log("--follow", path, stdout=subprocess.PIPE)
+    assert following.stdout is not None
+    while "1 taskforces" not in following.stdout.readline():
+        pass
+    following.send_signal(signal.SIGINT)
+    assert following.communicate(timeout=60)[1] == ""
+    assert following.returncode == 0
+    hanging = tmp_path / "2026-11-22.tms.jel"
+    os.mkfifo(hanging)
+    reading = ewms_log("--json", hanging, stdout=subprocess.PIPE)
+    writer = hanging.open("wb")  # returns when it is read
+    reading.send_signal(signal.SIGINT)
+    assert reading.communicate(timeout=60) == ("", "\nAborted!\n")  # Click goes to a new line
+    assert reading.returncode == 1
+    writer.close()

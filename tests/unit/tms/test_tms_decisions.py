@@ -10,6 +10,7 @@ from ewms.tms.decisions import (
     StopOutcome,
     as_intended,
     choose,
+    jobs_met,
     must_look_back,
     standing,
     standing_after_404,
@@ -116,3 +117,17 @@ def test_the_log_names_a_taskforces_cluster() -> None:
     assert clusters_in_lines(lines, "TF-1") == [12]
     assert clusters_in_lines(lines, "TF-1-2") == [13]
     assert clusters_in_lines(lines, "TF") == []
+
+
+@pytest.mark.parametrize(
+    ("n_met", "submit_dict", "jobs"),
+    [
+        (3, {"max_idle": 200}, 2),
+        (3, {"max_materialize": 5}, 2),
+        (1, {"max_idle": 200}, 0),  # a job factory that has no job in the queue
+        (0, {"max_idle": 200}, 0),  # nothing was met
+        (3, {"log": "/scratch/jobs/2026-11-21.tms.jel"}, 3),  # an earlier tool's cluster is no factory
+    ],
+)
+def test_a_factorys_own_ad_is_no_job(n_met: int, submit_dict: dict[str, object], jobs: int) -> None:
+    assert jobs_met(n_met, submit_dict) == jobs

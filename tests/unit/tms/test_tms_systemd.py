@@ -8,8 +8,8 @@ import trio
 from structlog.testing import capture_logs
 from trio.testing import MockClock
 
+from ewms.liveness import Pulse, beat_here
 from ewms.secret import Secret
-from ewms.tms.liveness import Pulse, beat_here
 from ewms.tms.systemd import Notifier, keep_informed
 
 
@@ -81,8 +81,8 @@ async def test_a_full_socket_does_not_block(tmp_path: Path, autojump_clock: Mock
 
 
 async def test_the_watchdog_is_fed_while_all_show_life(tmp_path: Path, autojump_clock: MockClock) -> None:
-    pulse = Pulse()
-    with listening(str(tmp_path / "n")) as listener, capture_logs() as logs, pulse.child("orders", 20):
+    pulse = Pulse(20)
+    with listening(str(tmp_path / "n")) as listener, capture_logs() as logs, pulse.child("orders"):
         async with trio.open_nursery() as nursery:
             notifier = Notifier(str(tmp_path / "n"))
 
@@ -94,7 +94,7 @@ async def test_the_watchdog_is_fed_while_all_show_life(tmp_path: Path, autojump_
             nursery.start_soon(inform)
             await trio.sleep(4)
             assert heard(listener) == ["EXTEND_TIMEOUT_USEC=30000000\nWATCHDOG=1\nSTATUS=fine"] * 2
-            pulse.beat("orders")
+            beat_here()
             is_ready.set()
             await trio.sleep(19)
             fed = heard(listener)
@@ -102,7 +102,7 @@ async def test_the_watchdog_is_fed_while_all_show_life(tmp_path: Path, autojump_
             assert fed[1:] == ["WATCHDOG=1\nSTATUS=fine"] * 7  # every 3 s, the first one at once
             await trio.sleep(10)
             assert heard(listener)[-1] == "STATUS=stuck: orders (silent for 27 s)"
-            pulse.beat("orders")
+            beat_here()
             await trio.sleep(3)
             assert heard(listener)[-1] == "WATCHDOG=1\nSTATUS=fine"
             nursery.cancel_scope.cancel()
@@ -112,39 +112,17 @@ async def test_the_watchdog_is_fed_while_all_show_life(tmp_path: Path, autojump_
     ]
 
 
-async def test_each_child_has_its_own_allowed_silence(autojump_clock: MockClock) -> None:
-    pulse = Pulse()
-    with pulse.child("quick", 1), pulse.child("slow", 100):
-        await trio.sleep(50)
-        assert pulse.stuck() == {"quick": 50}
-        pulse.beat("quick")
-        await trio.sleep(60)
-        assert pulse.stuck() == {"quick": 60, "slow": 110}
-    assert pulse.stuck() == {}
-    pulse.beat("quick")  # its last words may come late
-    assert pulse.stuck() == {}
-
-
-async def test_what_many_children_use_beats_for_its_caller(autojump_clock: MockClock) -> None:
-    pulse = Pulse()
-    beat_here()  # outside of any child: nothing
-
-    async def child(name: str, is_alive: bool) -> None:
-        with pulse.child(name, 5):
-            async with trio.open_nursery() as nursery:  # a task of a child is the child's
-                if is_alive:
-                    nursery.start_soon(call_the_wms)
-                await trio.sleep(20)
-                assert name in pulse.stuck() or is_alive
-                nursery.cancel_scope.cancel()
-
-    async def call_the_wms() -> None:
-        while True:
-            beat_here()
+async def test_a_start_is_not_extended_while_a_child_is_stuck(tmp_path: Path, autojump_clock: MockClock) -> None:
+    pulse, is_ready = Pulse(20), trio.Event()
+    with listening(str(tmp_path / "n")) as listener, pulse.child("watch"):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(keep_informed, Notifier(str(tmp_path / "n")), pulse, lambda: "waits", is_ready)
+            await trio.sleep(35)
+            assert heard(listener) == [
+                *["EXTEND_TIMEOUT_USEC=30000000\nWATCHDOG=1\nSTATUS=waits"] * 3,
+                "STATUS=stuck: watch (silent for 30 s)",
+            ]
+            is_ready.set()
             await trio.sleep(1)
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(child, "orders", True)
-        nursery.start_soon(child, "report", False)
-        await trio.sleep(10)
-        assert pulse.stuck() == {"report": 10}
+            assert heard(listener) == ["READY=1\nSTATUS=waits", "STATUS=stuck: watch (silent for 35 s)"]
+            nursery.cancel_scope.cancel()
