@@ -78,7 +78,8 @@ def build(order: StartOrder, settings: Settings, log_path: Path, avoided: Iterab
             **policy,
             **_vacate_time(settings),
             **_output_files(taskforce.worker_config, taskforce_dir),
-            "+WantIOProxy": "true",
+            # What chirp needs to reach log and ad. `WantIOProxy` would open the access point's files to workers, too.
+            "+WantRemoteUpdates": "true",
             f"+{TASKFORCE_ATTRIBUTE}": classad_string(uuid),
             # Every HTCondor version writes this note on the submit events, so that the log itself names the taskforce.
             "submit_event_user_notes": f"{TASKFORCE_ATTRIBUTE}={uuid}",

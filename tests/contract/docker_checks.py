@@ -3,6 +3,7 @@
 python docker_checks.py IMAGE DIRECTORY REGISTRY CHECK
 """
 
+import json
 import os
 import re
 import signal
@@ -69,6 +70,14 @@ async def a_task_runs_as_the_pilots_user_and_cannot_become_another(bench: Bench)
     # The image's su is set-uid root.
     assert await bench.run("sh", "-c", f"grep -h NoNewPrivs /proc/self/status > {bench.inside}/status") == 0
     assert (bench.io / "status").read_text().split() == ["NoNewPrivs:", "1"]
+
+
+async def a_hostile_task_reaches_nothing(bench: Bench) -> None:
+    # Its root it may write to: that is its own, and gone with it.
+    program = Path(__file__).with_name("hostile_task.py").read_text()  # noqa: ASYNC240  a check does one thing
+    assert await bench.run("python3", "-c", program, f"{bench.inside}/out.json", bench.inside, "1") == 0, stderr(bench)
+    got = json.loads((bench.io / "out.json").read_text())
+    assert {name: found for name, found in got.items() if found and name not in ("home", "write_elsewhere")} == {}
 
 
 async def values_stand_on_no_command_line_and_reach_no_program_of_the_host(bench: Bench) -> None:
@@ -284,6 +293,7 @@ async def hang(bench: Bench) -> None:
 CHECKS: tuple[Callable[[Bench], Awaitable[None]], ...] = (
     nothing_is_left_and_all_is_labelled,
     a_task_runs_as_the_pilots_user_and_cannot_become_another,
+    a_hostile_task_reaches_nothing,
     values_stand_on_no_command_line_and_reach_no_program_of_the_host,
     an_environment_that_cannot_be_passed_is_said_before_any_event,
     shared_memory_is_as_large_as_was_set,

@@ -69,7 +69,7 @@ class Place:
             "request_memory": 64,
             "request_disk": 1024,
             "job_max_vacate_time": 5,
-            "+WantIOProxy": "true",
+            "+WantRemoteUpdates": "true",
             "+EWMSTaskforceUUID": f'"{self.uuid}"',
             "submit_event_user_notes": f"EWMSTaskforceUUID={self.uuid}",
             **self.own,

@@ -46,6 +46,18 @@ async def one_wave(world: World, taskforces: int, workers: int) -> None:
     for cluster in clusters[1::2]:
         bench.schedd.finish(cluster)
     await world.until(lambda: all(bench.taskforce(uuid).phase == Phase.CONDOR_COMPLETE for uuid in uuids), _LONG_S)
+    await world.until(lambda: not world.ctx.outbox.counts(), _LONG_S)
+    _forget(world)
+
+
+def _forget(world: World) -> None:
+    """What the stand-ins keep in this process of taskforces that are over; it is the TMS that is looked at."""
+    world.network.calls.clear()
+    world.bench.schedd.calls.clear()
+    world.bench.schedd.clusters.clear()
+    store = world.bench.standin.state.store
+    for documents in store._documents.values():
+        documents.clear()
 
 
 def _write(world: World, cluster: int, number: str, workers: int, text: str) -> None:

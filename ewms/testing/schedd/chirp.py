@@ -27,8 +27,8 @@ PROTECTED: Final = frozenset({"clusterid", "procid", "owner", "user", "mytype", 
 class ChirpJob(Protocol):
     """What a worker may do to its job."""
 
-    wants_io_proxy: bool
-    """Without it only delayed attributes are taken."""
+    wants_updates: bool
+    """Without it only delayed attributes are taken. Nothing here reads or writes files of the access point."""
 
     def ulog(self, text: str) -> None:
         """Write a generic event."""
@@ -74,15 +74,15 @@ def cut(text: str) -> str:
 def answer(line: bytes, job: ChirpJob) -> bytes:
     """Do what one line of an authenticated connection says (pure but for the job)."""
     match words(line):
-        case ["ulog", text] if job.wants_io_proxy and text:
+        case ["ulog", text] if job.wants_updates and text:
             job.ulog(cut(text))
             return _number(OK)
-        case ["set_job_attr", name, text] if job.wants_io_proxy:
+        case ["set_job_attr", name, text] if job.wants_updates:
             if name.lower() in PROTECTED:
                 return _number(NOT_AUTHORIZED)
             job.set_attribute(name, text)
             return _number(OK)
-        case ["get_job_attr", name] if job.wants_io_proxy:
+        case ["get_job_attr", name] if job.wants_updates:
             value = job.attribute(name).encode("utf-8", "surrogateescape")
             return _number(len(value)) + value
         case ["set_job_attr_delayed", name, text]:

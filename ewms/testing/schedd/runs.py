@@ -71,9 +71,9 @@ class ChirpJob:
     job: Job
 
     @property
-    def wants_io_proxy(self) -> bool:
+    def wants_updates(self) -> bool:
         """See `chirp.ChirpJob`."""
-        return bool(self.job.value("WantIOProxy", False))
+        return bool(self.job.value("WantRemoteUpdates", self.job.value("WantIOProxy", False)))
 
     def ulog(self, text: str) -> None:
         """See `chirp.ChirpJob`."""

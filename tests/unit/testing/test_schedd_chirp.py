@@ -8,7 +8,7 @@ from ewms.testing.schedd import chirp
 
 @attrs.define
 class Job:
-    wants_io_proxy: bool = True
+    wants_updates: bool = True
     said: list[str] = attrs.field(factory=list)
     attributes: dict[str, str] = attrs.field(factory=dict)
 
@@ -66,8 +66,8 @@ def test_answers(line: bytes, reply: bytes) -> None:
     assert "Owner" not in job.attributes
 
 
-def test_without_the_io_proxy_only_delayed_attributes_are_taken() -> None:
-    job = Job(wants_io_proxy=False)
+def test_without_updates_only_delayed_attributes_are_taken() -> None:
+    job = Job(wants_updates=False)
     assert chirp.answer(b"ulog hello", job) == b"-8\n"
     assert chirp.answer(b"set_job_attr_delayed ChirpX 3", job) == b"0\n"
     assert (job.said, job.attributes) == ([], {"ChirpX": "3"})

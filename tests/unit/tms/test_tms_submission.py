@@ -78,7 +78,7 @@ def test_todays_order_becomes_this_description() -> None:
         **settings().policy.commands(),
         "output": f"{TASKFORCE_DIR}/cluster-$(ClusterId)/$(ProcId).out",
         "error": f"{TASKFORCE_DIR}/cluster-$(ClusterId)/$(ProcId).err",
-        "+WantIOProxy": "true",
+        "+WantRemoteUpdates": "true",
         "+EWMSTaskforceUUID": f'"{UUID}"',
         "submit_event_user_notes": f"EWMSTaskforceUUID={UUID}",
     }
