@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
-from ewms.testing import outside
 import pytest
 import trio
 from asking import DEADLINE_S, request, stopped, until
 
 from ewms.contract import ENVFILE_NAME
+from ewms.testing import outside
 from ewms.testing.grounds import Ground, pool_ground
 from ewms.testing.stand import Workflow, open_stand
 from ewms.tms.condor.schedd import open_schedd

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import asking
 import attrs
-from ewms.testing import outside
 import pytest
 import trio
 
 from ewms.pilot import events
 from ewms.pilot.brokers import open_broker
+from ewms.testing import outside
 from ewms.testing.grounds import Ground
 from ewms.testing.stand import open_stand
 from ewms.tms.condor.base import Schedd
