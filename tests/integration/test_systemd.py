@@ -1,110 +1,32 @@
 """A TMS as an operator has it: an instance of the template unit under a real systemd, beside a real HTCondor."""
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import attrs
 import pytest
 import trio
-from asking import DEADLINE_S, request
+from asking import request
+from instances import UNITS, Instance, open_instance
 
-from ewms.testing.grounds import Ground, pool_ground
-from ewms.testing.pool.booted import CGROUP_PREFIX, Booted, boot_systemd
+from ewms.testing.pool.booted import CGROUP_PREFIX, boot_systemd
 from ewms.testing.pool.cgroups import cgroups_here
-from ewms.testing.pool.data import containers_dir
-from ewms.testing.stand import Stand, Workflow, open_stand, tms_environment
 
 if TYPE_CHECKING:
     from ewms.testing.pool import Pool
 
 pytestmark = pytest.mark.pool
 
-UNITS = "/etc/systemd/system"
-DIRECTORY = "/var/lib/ewms-tms/dev"
-# What a release is, in short: a directory with bin/ewms. (A real one is a virtual environment, or starts a container.)
+# What a release is without an image, in short: a directory with bin/ewms. (A real one is a virtual environment.)
 EWMS = '#!/bin/sh\nexec /usr/bin/python3 -m ewms "$@"\n'
-WATCHDOG_S = 15
-DROP_IN = f"[Service]\nWatchdogSec={WATCHDOG_S}\nRestartSec=0.2\n"
-
-
-@attrs.frozen
-class Instance:
-    """The instance `dev`, installed and not started."""
-
-    ground: Ground
-    stand: Stand
-    booted: Booted
-    unit: str = "ewms-tms@dev.service"
-
-    async def write(self, path: str, text: str, mode: str = "0644") -> None:
-        await self.booted.inside.run(
-            ["install", "-D", "-m", mode, "/dev/stdin", path], user="root", stdin=text.encode()
-        )
-
-    async def configure(self, drop_in: str = DROP_IN, **settings: str) -> None:
-        environment = tms_environment(self.stand.ground, self.stand.wms, **settings)
-        envfile = "".join(f'{name}="{value}"\n' for name, value in environment.items())
-        await self.write(f"{DIRECTORY}/envfile", envfile, "0600")
-        await self.write(f"{UNITS}/{self.unit}.d/test.conf", drop_in)
-        await self.booted.systemctl("daemon-reload")
-
-    async def state(self) -> str:
-        return await self.booted.property(self.unit, "ActiveState")
-
-    async def main_pid(self) -> int:
-        """As it is seen in the namespace."""
-        return int(await self.booted.property(self.unit, "MainPID"))
-
-    async def until(self, condition: Callable[[], Awaitable[bool]], what: str) -> None:
-        with trio.move_on_after(DEADLINE_S):
-            while True:
-                if await condition():
-                    return
-                await trio.sleep(0.2)
-        pytest.fail(
-            f"not {what} within {DEADLINE_S} s; the journal ends:\n{(await self.booted.journal(self.unit))[-3000:]}"
-        )
-
-    async def says(self, text: str) -> None:
-        async def does() -> bool:
-            return text in await self.booted.journal(self.unit)
-
-        await self.until(does, f"saying {text!r}")
-
-    async def is_in(self, workflow: Workflow, phase: str) -> None:
-        async def does() -> bool:
-            return str((await self.stand.taskforce(workflow))["phase"]) == phase
-
-        await self.until(does, phase)
-
-    async def clusters(self, workflow: Workflow) -> set[str]:
-        """The taskforce's clusters, whether they are in the queue or left it."""
-        query = ["-constraint", f'EWMSTaskforceUUID == "{workflow.taskforce_uuid}"', "-af", "ClusterId"]
-        found = [await self.booted.inside.run([program, *query]) for program in ("condor_q", "condor_history")]
-        return {word.decode() for each in found for word in each.stdout.split()}
-
-    async def submitted(self) -> Workflow:
-        workflow = await self.stand.request(request(self.ground, "sleep 1000", workers=1))
-        await self.is_in(workflow, "condor-submit")
-        return workflow
-
-    async def ended(self, workflow: Workflow) -> None:
-        await self.stand.finish(workflow)
-        await self.is_in(workflow, "condor-complete")
 
 
 @pytest.fixture
 async def instance(pool: "Pool", work_dir: Path) -> AsyncIterator[Instance]:
-    ground = pool_ground(pool, pool.job_dir.parent)
-    async with boot_systemd(pool.inside, pool.logs / "boot.log") as booted, open_stand(ground, work_dir) as stand:
-        made = Instance(ground, stand, booted)
-        for template in (containers_dir() / "systemd").iterdir():
-            await made.write(f"{UNITS}/{template.name}", template.read_text())
-        await made.write(f"{DIRECTORY}/releases/1/bin/ewms", EWMS, "0755")
-        await booted.inside.run(["ln", "-sfn", "releases/1", f"{DIRECTORY}/current"], user="root")
-        await made.configure()
+    async with open_instance(pool, work_dir) as made:
+        await made.write(f"{made.directory}/releases/1/bin/ewms", EWMS, "0755")
+        await made.point_at("releases/1")
         yield made
 
 
@@ -127,7 +49,7 @@ async def test_it_is_active_once_it_is_ready_and_stops_without_removing_anything
         await instance.says("waiting: another TMS")
         assert await instance.state() == "activating"
         another_tms.cancel_scope.cancel()
-    await instance.until(lambda: _is(instance, "active"), "active")
+    await instance.until_is("active")
     workflow = await instance.submitted()
     await instance.until(lambda: _status_has(instance, 'Status: "taskforces: 1 open; jobs: 1 '), "in the status line")
     await booted.systemctl("stop", unit)
@@ -159,8 +81,29 @@ async def test_a_stuck_tms_is_killed_and_the_next_one_goes_on(instance: Instance
         assert len(await instance.clusters(workflow)) == 1
 
 
+async def test_a_part_that_hangs_is_named_and_the_tms_is_restarted(instance: Instance) -> None:
+    booted, unit = instance.booted, instance.unit
+    await instance.configure(TMS_STUCK_TIME="1", TMS_SCHEDD_TIMEOUT="9")
+    await booted.systemctl("start", unit)
+    workflow = await instance.submitted()
+    pid = await instance.main_pid()
+    hanging = instance.ground.job_dir / "2020-01-01.tms.jel"
+    await booted.inside.run(["mkfifo", str(hanging)])  # opening it blocks, as on a file server that is gone
+    await instance.says("a part of the TMS is stuck, the watchdog is not fed")
+    await instance.until(lambda: _status_has(instance, f'Status: "stuck: watch {hanging.name}'), "in the status line")
+    await instance.says("Watchdog timeout")
+    await booted.inside.run(["rm", str(hanging)])
+
+    async def is_another() -> bool:
+        return await instance.main_pid() not in (0, pid) and await instance.state() == "active"
+
+    await instance.until(is_another, "restarted")
+    await instance.ended(workflow)
+    assert len(await instance.clusters(workflow)) == 1
+
+
 async def test_a_reload_reads_the_excluded_sites_again(instance: Instance) -> None:
-    sites = f"{DIRECTORY}/sites"
+    sites = f"{instance.directory}/sites"
     await instance.write(sites, "")
     await instance.configure(TMS_EXCLUDED_SITES_FILE=sites)
     await instance.booted.systemctl("start", instance.unit)
@@ -180,18 +123,16 @@ async def test_a_change_of_the_envfile_restarts_it(instance: Instance) -> None:
     await booted.systemctl("start", unit, "ewms-tms@dev.path")
     workflow = await instance.submitted()
     pid = await instance.main_pid()
-
-    async def is_another() -> bool:
-        return await instance.main_pid() not in (0, pid) and await instance.state() == "active"
-
     await instance.configure(TMS_LOG_FORMAT="json")
-    await instance.until(is_another, "restarted with the new settings")
+    await instance.until_is_another_than(pid)
     await instance.says('"event":')
     pid = await instance.main_pid()
-    await instance.write(f"{DIRECTORY}/releases/2/bin/ewms", EWMS.replace("exec", "echo release 2\nexec"), "0755")
-    await booted.inside.run(["ln", "-sfn", "releases/2", f"{DIRECTORY}/current"], user="root")
-    await booted.inside.run(["touch", f"{DIRECTORY}/envfile"], user="root")
-    await instance.until(is_another, "restarted with the new release")
+    await instance.write(
+        f"{instance.directory}/releases/2/bin/ewms", EWMS.replace("exec", "echo release 2\nexec"), "0755"
+    )
+    await instance.point_at("releases/2")
+    await booted.inside.run(["touch", f"{instance.directory}/envfile"], user="root")
+    await instance.until_is_another_than(pid)
     await instance.says("release 2")
     await booted.systemctl("stop", unit)
     await instance.configure(TMS_LOG_FORMAT="text")
@@ -212,7 +153,7 @@ async def test_one_that_cannot_run_is_left_down(instance: Instance) -> None:
     await instance.configure(limit, TMS_BASE_REQUIREMENTS="(((")
     await instance.booted.systemctl("reset-failed", instance.unit)
     await instance.booted.systemctl("start", "--no-block", instance.unit)
-    await instance.until(lambda: _is(instance, "failed"), "failed")
+    await instance.until_is("failed")
     await instance.says("Start request repeated too quickly")
     await instance.says("TMS_BASE_REQUIREMENTS: HTCondor cannot parse it")
 
@@ -228,10 +169,6 @@ async def test_nothing_of_systemd_is_left(pool: "Pool") -> None:
 
 async def _restarter_ran(instance: Instance) -> bool:
     return (await instance.booted.journal("ewms-tms-restart@dev.service")).count("Finished") == 3
-
-
-async def _is(instance: Instance, state: str) -> bool:
-    return await instance.state() == state
 
 
 async def _status_has(instance: Instance, text: str) -> bool:
