@@ -1,12 +1,17 @@
 """The parts of `nox -s load`: what counts as growth, and the page."""
 
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.load.sampling import Sample, Series, heard, look, tell
 from tests.marked import put, table
+
+ROOT = Path(__file__).parents[2]
 
 
 def series(memories: list[float], files: list[int], settled: float = 0) -> Series:
@@ -41,3 +46,12 @@ def test_a_part_of_a_page_is_replaced_and_the_rest_stays(tmp_path: Path) -> None
     assert page.read_text() == expected
     with pytest.raises(ValueError, match="no marks for other"):
         put(page, "other", "")
+
+
+def test_a_tiny_part_works(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.load", "--tiny", "--part", "log", "--out", str(tmp_path / "load.json")]
+    folders = os.pathsep.join(["tests/bench", "tests/faults", os.environ.get("PYTHONPATH", "")])
+    subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": folders}, check=True, timeout=300)
+    (found,) = json.loads((tmp_path / "load.json").read_text())
+    assert found["part"] == "log"
+    assert found["samples"][-1]["done"] > 0.0001
