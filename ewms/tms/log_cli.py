@@ -60,6 +60,8 @@ def log(files: tuple[Path, ...], *, as_json: bool, why: str | None, sites: bool,
         raise click.UsageError("--follow shows the table of logs that still grow: without --json, --why, --sites, .gz")
     if sites and why:
         raise click.UsageError("--sites is about places, --why about one taskforce: use one of them")
+    if why and as_json:
+        raise click.UsageError("--why tells a story, which is for people: use it without --json")
     logs = DayLogs(files)
     if follow:
         _follow_until_interrupted(logs)

@@ -172,6 +172,7 @@ def test_sites_where_nothing_has_ended(tmp_path: Path) -> None:
 def test_sites_and_why_are_two_questions(two_days: list[Path]) -> None:
     assert run("--sites", "--why", "TF-1", *two_days).exit_code == 2
     assert run("--sites", "--follow", two_days[0]).exit_code == 2
+    assert "which is for people" in run("--why", "TF-1", "--json", two_days[0]).output
 
 
 def test_a_damaged_archive_is_a_readable_error(tmp_path: Path) -> None:
