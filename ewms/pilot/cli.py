@@ -17,8 +17,8 @@ from ewms import logs
 from ewms.pilot import service
 from ewms.pilot.containers import PLATFORMS
 from ewms.pilot.errors import ExitStatus
-from ewms.pilot.settings import read, without_effect
-from ewms.settings import SettingsError
+from ewms.pilot.settings import PilotSettings, read, without_effect
+from ewms.settings import SettingsError, warn_of_deprecated
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -59,6 +59,7 @@ def pilot(context: click.Context) -> None:
         settings = read(os.environ)
     logs.configure(settings.cl_log.upper(), settings.cl_log_third_party.upper())
     log.info("pilot begins", version=version("ewms-htcondor"), python=platform.python_version())
+    warn_of_deprecated(PilotSettings, os.environ)
     for line in without_effect(os.environ):
         log.warning("please note", note=line)
     sys.exit(trio.run(service.main, settings))

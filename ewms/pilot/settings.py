@@ -356,7 +356,7 @@ def read(environ: Mapping[str, str]) -> PilotSettings:
 
 def without_effect(environ: Mapping[str, str]) -> list[str]:
     """A line for each variable that looks like a setting of the pilot's and is none: a misspelt one is lost else."""
-    known = {name for _, each in variables(PilotSettings) for name in (each.name, *each.aliases)}
+    known = {name for _, each in variables(PilotSettings) for name in each.names}
     return [
         _unknown(name, known) for name in sorted(environ) if name.removeprefix("_").startswith(_P) and name not in known
     ]
