@@ -112,6 +112,7 @@ async def stop(system: System, fault: Timed) -> AsyncIterator[None]:
     """A user finishes a workflow, wherever it is."""
     running = [job for job in system.jobs if not job.is_base and not job.is_stopped]
     job = running[fault.draw % len(running)] if running else await system.request(1, _EXTRA_EVENTS)
+    job.is_withdrawn = (await system.user.taskforce(job.workflow))["cluster_id"] is None
     system.interruptions += len(system.pilots([job]))
     await system.stop(job)
     yield

@@ -84,7 +84,7 @@ _KINDS: Final = (
     Kind("log-torn", acts_files.torn_log, TMS, alone="disk"),
     Kind("log-truncated", acts_files.truncated_log, TMS, alone="disk"),
     Kind("log-replaced", acts_files.replaced_log, TMS, alone="disk"),
-    Kind("log-stuck", acts_files.stuck_log, TMS, _SOON, alone="stuck"),
+    Kind("log-stuck", acts_files.stuck_log, TMS, _SOON, alone="disk"),
     # --- orders in the middle of it ---
     Kind("order-start", acts_wms.start, TMS, alone="wms"),
     Kind("order-stop", acts_wms.stop, TMS, alone="wms"),

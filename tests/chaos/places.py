@@ -17,7 +17,7 @@ from ewms.testing.queues import MqclientQueues
 from tests.chaos.depths import rabbit_depths
 
 Say = Callable[[str], None]
-SLOTS: Final = 8
+SLOTS: Final = 12
 _JOB_DIR_SIZE: Final = "48m"
 
 # A killed pilot's worker runs again, here and at once; the audit's word is needed where a log was harmed.

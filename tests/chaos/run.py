@@ -120,9 +120,8 @@ class Run:
             self._wrong(f"not all events were done within {_SETTLE_S:g} s after the last fault")
         for job in running:
             await self.system.stop(job)
-        started = [job for job in self.system.jobs if not job.is_withdrawn]
         with trio.move_on_after(_SETTLE_S) as patience:
-            while any([await self._phase(job) != Phase.CONDOR_COMPLETE for job in started]):  # noqa: ASYNC110
+            while not all([await self._is_over(job) for job in self.system.jobs]):  # noqa: ASYNC110
                 await trio.sleep(_POLL_S)
             while await self._queued():  # noqa: ASYNC110
                 await trio.sleep(_POLL_S)
@@ -138,8 +137,10 @@ class Run:
             taken += await remains.take_outputs(self.place, queue, self.monitor.depths.get(queue, 0))
         return bool({*job.sent} - {output.data for output in taken})
 
-    async def _phase(self, job: Job) -> str:
-        return str((await self.system.user.taskforce(job.workflow))["phase"])
+    async def _is_over(self, job: Job) -> bool:
+        taskforce = await self.system.user.taskforce(job.workflow)
+        never_began = job.is_withdrawn and taskforce["cluster_id"] is None
+        return never_began or taskforce["phase"] == Phase.CONDOR_COMPLETE
 
     async def _queued(self) -> dict[str, set[int]]:
         """Taskforces that have a cluster in the queue still."""

@@ -37,6 +37,7 @@ class Job:
     """Workers that were removed by hand."""
     is_stopped: bool = False
     is_withdrawn: bool = False
+    """It was stopped so early that there may never be a cluster."""
 
     @property
     def uuid(self) -> str:
@@ -115,10 +116,12 @@ class System:
 
     async def put(self, job: Job, count: int) -> None:
         """More events for a job."""
+        # Not broken off in the middle: nobody would know what was sent.
         async with self.feeding:
             events = [f"event {self._number + number}" for number in range(count)]
             self._number += count
-            await self.place.ground.queues.put(job.workflow.queue_in, events)
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + _PATIENCE_S):
+                await self.place.ground.queues.put(job.workflow.queue_in, events)
             job.sent += events
 
     async def stop(self, job: Job) -> None:
