@@ -6,6 +6,7 @@ month of quiet logs costs nothing.
 
 import math
 import os
+import stat
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -102,8 +103,9 @@ def _look(directory: Path) -> tuple[dict[str, Stamp], set[str]]:
                 archived.add(entry.name.removesuffix(LOG_ARCHIVE_SUFFIX))
             elif entry.name.endswith(DAY_LOG_SUFFIX):
                 with suppress(OSError):  # it went while we looked, or is a link that leads nowhere; the others count
-                    stat = entry.stat()
-                    found[entry.name] = stat.st_ino, stat.st_size, stat.st_mtime_ns
+                    status = entry.stat()
+                    if stat.S_ISREG(status.st_mode):  # opening a pipe would wait for whoever writes to it
+                        found[entry.name] = status.st_ino, status.st_size, status.st_mtime_ns
     return found, archived
 
 

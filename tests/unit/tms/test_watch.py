@@ -1,6 +1,7 @@
 """Watching a directory of day logs, on a virtual clock."""
 
 import functools
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -106,6 +107,8 @@ async def test_a_new_log_and_new_lines_are_seen_within_two_seconds(stand: Stand,
 async def test_only_day_logs_are_read(stand: Stand, autojump_clock: object) -> None:
     stand.append(submit(), "2026-11-21.tms.jel.gz")
     stand.append(submit(), "other.jel")
+    (stand.directory / "2026-11-20.tms.jel").mkdir()
+    os.mkfifo(stand.directory / "2026-11-19.tms.jel")  # opening it would not return
     async with stand.watching():
         assert stand.seen() == {}
 
