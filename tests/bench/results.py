@@ -121,7 +121,7 @@ def publish(measurements: Sequence[Measurement], machine: Mapping[str, str], com
     for measurement in measurements:
         picture = page.with_name(f"{page.stem}-{measurement.group}.svg")
         plot.draw(measurement, picture)
-        text = _put(text, measurement.group, markdown(measurement, machine, command, picture.name))
+        text = put(text, measurement.group, markdown(measurement, machine, command, picture.name))
     page.write_text(text, encoding="utf-8")
 
 
@@ -137,7 +137,8 @@ def markdown(measurement: Measurement, machine: Mapping[str, str], command: str,
     )
 
 
-def _put(text: str, group: str, part: str) -> str:
+def put(text: str, group: str, part: str) -> str:
+    """The page's text with this part between the group's marks; raises ValueError where there are none."""
     marks = re.compile(rf"(<!-- bench: {re.escape(group)} -->\n).*?(<!-- end -->)", re.DOTALL)
     found, count = marks.subn(lambda match: f"{match[1]}\n{part}\n{match[2]}", text)
     if not count:
