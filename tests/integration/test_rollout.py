@@ -162,10 +162,7 @@ async def test_updates(instance: Instance, tms_image: str) -> None:
     assert len(await instance.clusters(workflow)) == 1
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-async def test_an_update_that_is_interrupted_is_taken_back(
-    instance: Instance, tms_image: str, number: int, status: int
-) -> None:
+async def test_an_update_that_is_interrupted_is_taken_back(instance: Instance, tms_image: str) -> None:
     await publish(instance.booted, tms_image, "v2", NEVER_READY)
     command = instance.booted.inside.command([UPDATE, *QUICK, "v2"], user="root", cwd=instance.directory)
     process = await trio.lowlevel.open_process(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -175,8 +172,8 @@ async def test_an_update_that_is_interrupted_is_taken_back(
         async for piece in process.stdout:
             said += piece.decode()
             if "activating" in said and process.poll() is None:
-                process.send_signal(number)
-        assert await process.wait() == status
+                process.send_signal(signal.SIGINT)
+        assert await process.wait() == 130
     assert "the link points at" in said
     assert await instance.release() == f"{IMAGES}:v1"
     await instance.until_is("active")

@@ -1,4 +1,4 @@
-"""A TMS as an operator has it: an instance of the template unit under a real systemd, beside a real HTCondor."""
+"""A TMS without an image: an instance under a real systemd beside a real HTCondor. (test_rollout has it from one.)"""
 
 import os
 from collections.abc import AsyncIterator
@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from asking import request
-from instances import UNITS, Instance, open_instance
+from instances import Instance, open_instance
 
 from ewms.testing.pool.booted import CGROUP_PREFIX, boot_systemd
 from ewms.testing.pool.cgroups import cgroups_here
@@ -28,12 +27,6 @@ async def instance(pool: "Pool", work_dir: Path) -> AsyncIterator[Instance]:
         await made.write(f"{made.directory}/releases/1/bin/ewms", EWMS, "0755")
         await made.point_at("releases/1")
         yield made
-
-
-async def test_the_units_are_well_formed(instance: Instance) -> None:
-    units = [f"{UNITS}/{name}" for name in (instance.unit, "ewms-tms@dev.path", "ewms-tms-restart@dev.service")]
-    done = await instance.booted.inside.run(["systemd-analyze", "verify", *units], user="root")
-    assert (done.stdout, done.stderr) == (b"", b"")
 
 
 async def test_it_is_active_once_it_is_ready_and_stops_without_removing_anything(instance: Instance) -> None:
@@ -61,26 +54,6 @@ async def test_it_is_active_once_it_is_ready_and_stops_without_removing_anything
     await instance.ended(workflow)
 
 
-async def test_a_stuck_tms_is_killed_and_the_next_one_goes_on(instance: Instance) -> None:
-    booted, unit = instance.booted, instance.unit
-    await booted.systemctl("start", unit)
-    first = await instance.submitted()
-    pid = await instance.main_pid()
-    await booted.inside.run(["kill", "-STOP", str(pid)], user="root")
-    # An order that comes while it is stuck.
-    second = await instance.stand.request(request(instance.ground, "sleep 1000", workers=1))
-    await instance.says("Watchdog timeout")
-    await instance.is_in(second, "condor-submit")
-    assert await instance.state() == "active"
-    assert await instance.main_pid() != pid
-    assert await booted.property(unit, "NRestarts") == "1"
-    # What follows in the journal is where it was when the watchdog came.
-    assert "Fatal Python error: Aborted" in await booted.journal(unit)
-    for workflow in (first, second):
-        await instance.ended(workflow)
-        assert len(await instance.clusters(workflow)) == 1
-
-
 async def test_a_part_that_hangs_is_named_and_the_tms_is_restarted(instance: Instance) -> None:
     booted, unit = instance.booted, instance.unit
     await instance.configure(TMS_STUCK_TIME="1", TMS_SCHEDD_TIMEOUT="9")
@@ -100,22 +73,6 @@ async def test_a_part_that_hangs_is_named_and_the_tms_is_restarted(instance: Ins
     await instance.until(is_another, "restarted")
     await instance.ended(workflow)
     assert len(await instance.clusters(workflow)) == 1
-
-
-async def test_a_reload_reads_the_excluded_sites_again(instance: Instance) -> None:
-    sites = f"{instance.directory}/sites"
-    await instance.write(sites, "")
-    await instance.configure(TMS_EXCLUDED_SITES_FILE=sites)
-    await instance.booted.systemctl("start", instance.unit)
-    pid = await instance.main_pid()
-    await instance.write(sites, "GLIDEIN_Site = Black Hole\n")
-    await instance.booted.systemctl("reload", instance.unit)
-    await instance.says("read again")
-    workflow = await instance.submitted()
-    description = (await instance.stand.taskforce(workflow))["submit_dict"]
-    assert 'GLIDEIN_Site =!= "Black Hole"' in description["requirements"]
-    assert await instance.main_pid() == pid
-    await instance.ended(workflow)
 
 
 async def test_a_change_of_the_envfile_restarts_it(instance: Instance) -> None:
