@@ -295,7 +295,7 @@ def logs_page() -> str:
         "# What the services log\n\n"
         "Texts are constant, and what differs stands in fields: search for the text, filter by the fields. With\n"
         "`TMS_LOG_FORMAT=json` each line is an object with `event` (the text), `level`, `logger`, `timestamp` (UTC),\n"
-        "and the fields. No secret is in any of them. [What to do](../operators.md) about those that need somebody,\n"
+        "and the fields. No secret is in any of them. [What to do](../messages.md) about those that need somebody,\n"
         "and [every error of a pilot](../pilot-errors.md), have pages of their own.\n\n"
     )
     text += table(("field", "what it is"), [(code(name), meaning) for name, meaning in LOG_FIELDS.items()])

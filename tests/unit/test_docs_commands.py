@@ -32,7 +32,9 @@ RUN_BY: Final = {
     r"python3 -m venv venv|mkdir -p /tmp/try.*|curl -s -H @wms-standin.header .*": _TRY_IT,
     # What systemd does on an access point.
     r"containers/systemd/install\.sh( --user)? (prod|dev)": "tests/integration/test_install.py",
-    r"(install|systemctl|journalctl) .*": "tests/integration/test_systemd.py",
+    r"(install|systemctl|journalctl) (?!disable).*": _WALK,
+    # The earlier TMS's units are not here: the test begins where they have ended.
+    r"systemctl disable --now ewms-tms-prod-watcher.path ewms-tms-prod.service": "tests/integration/test_moving.py",
     r"\./update_tms_image_symlink\.sh (v\d+\.\d+\.\d+|--check)": _WALK,
     r"(python3 -m venv|ln -sfn) releases/.*": "tests/integration/test_systemd.py",
     r"releases/v[\d.]+/bin/pip install ewms-htcondor\[tms\]==[\d.]+": "noxfile.py::install",
