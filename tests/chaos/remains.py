@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -87,6 +89,12 @@ def tracebacks(files: Sequence[Path]) -> list[str]:
         if found:
             problems.append(f"a traceback in {path}:{after[-0:1500].decode(errors='replace')}")
     return problems
+
+
+def keep_job_dir(place: Place, target: Path) -> None:
+    """Copy the job directory, with the files' modes: it may be gone with its file system."""
+    with suppress(shutil.Error):  # of what is no file
+        shutil.copytree(place.seen(place.ground.job_dir), target, symlinks=True)
 
 
 def _files(roots: Sequence[Path]) -> Iterator[Path]:

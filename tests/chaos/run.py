@@ -235,6 +235,8 @@ async def run(plan: Plan, place: Place, work_dir: Path, say: Callable[[str], Non
     for fate in fates:
         problems += invariants.judge_fate(fate)
     problems += [*orphans, *leaked, *remains.tracebacks([path for path in logs if path.is_file()])]
+    if problems:
+        remains.keep_job_dir(place, work_dir / "job-dir-at-the-end")
     return Result(
         ground=plan.ground,
         broker=place.ground.broker_type,

@@ -25,7 +25,6 @@ class Job:
     """What a chirp server speaks to (`ewms.testing.schedd.chirp.ChirpJob`)."""
 
     heard: list[str] = attrs.field(factory=list)
-    wants_io_proxy: bool = True
     wants_updates: bool = True
 
     def ulog(self, text: str) -> None:
