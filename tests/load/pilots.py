@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from ewms.testing.pool.rabbitmq import USER
 from tests.load.sampling import Sample, look
 
 _PATIENCE_S = 120.0
+_STARTING_S = 600.0
+"""Fifty interpreters start at once."""
 
 
 @attrs.frozen
@@ -56,10 +58,8 @@ def run(load: Load) -> list[Sample]:
         for pilot in pilots:
             pilot.send_signal(signal.SIGTERM)
         codes = {pilot.wait(_PATIENCE_S) for pilot in pilots}
-        said = [
-            json.loads((directory / f"pilot-{n}" / "said").read_text().splitlines()[-1]) for n in range(len(pilots))
-        ]
-        done = sum(each["events"] for each in said)
+        lines = [(directory / f"pilot-{number}" / "said").read_text().splitlines() for number in range(load.pilots)]
+        done = sum(json.loads(said[-1])["events"] for said in lines if said)
         print(f"  {load.pilots} pilots, {done} events, exit statuses {sorted(codes)}", file=sys.stderr)
         assert _length(channel, "out") + _length(channel, "in") >= load.events, "an event is lost"
     return samples
@@ -75,10 +75,14 @@ def _fill(channel: Any, count: int) -> None:
     properties = pika.BasicProperties(delivery_mode=2)
     for number in range(count):
         channel.basic_publish("", "in", events.encode(number), properties)
-    deadline = time.monotonic() + _PATIENCE_S
-    while _length(channel, "in") < count:
-        assert time.monotonic() < deadline, "the broker does not take the events"
-        time.sleep(0.1)
+    _until(lambda: _length(channel, "in") >= count, _PATIENCE_S, "the broker does not take the events")
+
+
+def _until(condition: Callable[[], bool], patience: float, problem: str) -> None:
+    deadline = time.monotonic() + patience
+    while not condition():
+        assert time.monotonic() < deadline, problem
+        time.sleep(0.5)
 
 
 def _length(channel: Any, queue: str) -> int:
@@ -113,6 +117,7 @@ def _start(directory: Path, environment: Mapping[str, str]) -> "subprocess.Popen
 
 
 def _watch(channel: Any, pilots: "list[subprocess.Popen[bytes]]", load: Load) -> list[Sample]:
+    _until(lambda: _length(channel, "out") >= load.pilots, _STARTING_S, "the pilots do not come up")
     began, samples = time.monotonic(), list[Sample]()
     while not samples or (samples[-1].at < load.seconds and samples[-1].done < load.events):
         time.sleep(1)
