@@ -143,6 +143,8 @@ class Board:
 
     def drop(self, log_name: str) -> bool:
         """Forget a log that is gone, once its clusters have ended and were reported; False as long as they were not."""
+        if log_name not in self._tallies:
+            return True  # nothing of it could ever be read
         self._collect()
         named = {uuid for uuid, places in self._places.items() if any(log == log_name for log, _ in places)}
         for uuid in named:

@@ -113,6 +113,24 @@ async def test_only_day_logs_are_read(stand: Stand, autojump_clock: object) -> N
         assert stand.seen() == {}
 
 
+async def test_a_log_that_goes_before_any_of_it_could_be_read_ends_nothing(
+    stand: Stand, autojump_clock: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, position: Position) -> Piece:
+        raise PermissionError(path)
+
+    async with stand.watching():
+        with monkeypatch.context() as patch:
+            patch.setattr("ewms.tms.watch.read_on", refuse)
+            stand.append(submit())
+            await trio.sleep(3)
+        (stand.directory / NAME).unlink()
+        await trio.sleep(3)
+        stand.append(submit(), "2026-11-22.tms.jel")
+        await trio.sleep(3)
+        assert stand.seen() == {"TF-1": {"IDLE": {"null": 1}}}
+
+
 async def test_a_restart_reads_only_what_is_new(stand: Stand, autojump_clock: object) -> None:
     stand.append(submit() + EXECUTE)
     async with stand.watching():
