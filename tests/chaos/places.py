@@ -23,6 +23,7 @@ _JOB_DIR_SIZE: Final = "48m"
 # A killed pilot's worker runs again, here and at once; the audit's word is needed where a log was harmed.
 _SETTINGS: Final = {
     "TMS_MAX_REQUEUES": "1000",
+    "TMS_REQUEUE_EXIT_STATUSES": "1 2 3 4 5 6 7 8 9 10 11 70 137 143 255",
     "TMS_AVOID_MACHINE_TIME": "0",
     "TMS_RELEASE_WAIT": "1",
     "TMS_MAX_RELEASES": "1000",
