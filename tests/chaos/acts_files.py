@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from ewms.contract import DAY_LOG_SUFFIX
+from ewms.testing.hanging import hanging_file
 from tests.chaos.schedule import Timed
 from tests.chaos.system import System
 
@@ -79,15 +80,9 @@ async def replaced_log(system: System, fault: Timed) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def stuck_log(system: System, fault: Timed) -> AsyncIterator[None]:
-    """Opening one of the logs does not return, as on a file server that hangs: a pipe that nobody writes to."""
-    stuck = _job_dir(system) / _STUCK
-    os.mkfifo(stuck, 0o644)
-    try:
+    """Opening one of the logs does not return, as on a file server that hangs."""
+    with hanging_file(_job_dir(system) / _STUCK):
         yield
-    finally:
-        with suppress(OSError):  # nobody waits for it
-            os.close(os.open(stuck, os.O_WRONLY | os.O_NONBLOCK))
-        stuck.unlink()
 
 
 def _job_dir(system: System) -> Path:

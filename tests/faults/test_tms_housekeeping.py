@@ -329,7 +329,7 @@ async def test_long_work_is_told_from_time_to_time_and_is_a_sign_of_life(
 
     class Slow(Disk):
         def write(self, file: BinaryIO, data: bytes) -> None:
-            while not beats:
+            while len(data) > 1000 and not beats:  # not the archive's header: nothing was read by then
                 trio.from_thread.run(trio.sleep, 0.01)
             super().write(file, data)
 

@@ -1,6 +1,5 @@
 """A part of the TMS that is stuck stops the watchdog's pings and is named; what merely waits does not."""
 
-import os
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -17,6 +16,7 @@ from tms_bench import until
 from tms_virtual import World, open_world
 
 from ewms.testing.fakeschedd import Moment
+from ewms.testing.hanging import hanging_file
 from ewms.tms.condor.base import CondorError, CondorUnreachable
 from ewms.tms.condor.schedd import HelperSchedd, _Lane, _Start
 from ewms.tms.inside import Inside
@@ -52,29 +52,20 @@ async def informed(world: World, directory: Path) -> AsyncIterator[tuple[Inside,
             nursery.cancel_scope.cancel()
 
 
-def release(fifo: Path) -> None:
-    """Whoever hangs in opening or reading it goes on, and finds it gone."""
-    writer = os.open(fifo, os.O_RDWR | os.O_NONBLOCK)
-    fifo.unlink()
-    os.close(writer)
-
-
 async def test_a_file_system_call_that_hangs_stops_the_pings_and_is_named(
     tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
     async with open_world(tmp_path / "jobs", may_be_stuck=True) as world, informed(world, tmp_path) as (inside, said):
-        fifo = tmp_path / "jobs" / OLD_LOG
-        os.mkfifo(fifo)  # to open it for reading blocks, as everything does on a file server that is gone
-        took = await world.until(lambda: said[-1].startswith("STATUS=stuck: "), 2 * ALLOWED)
-        assert ALLOWED < took < ALLOWED + 30
-        assert said[-1].startswith(f"STATUS=stuck: watch {OLD_LOG} (silent for 3")
-        status, answer = health(inside)
-        assert (status, answer["healthy"], list(answer["stuck"])) == (503, False, [f"watch {OLD_LOG}"])
-        n_said = len(said)
-        uuid = world.bench.order()  # the others do their work all the same
-        await world.until(lambda: bool(world.bench.taskforce(uuid).compound_statuses), 600)
-        assert not [each for each in said[n_said:] if "WATCHDOG=1" in each]
-        release(fifo)
+        with hanging_file(tmp_path / "jobs" / OLD_LOG):
+            took = await world.until(lambda: said[-1].startswith("STATUS=stuck: "), 2 * ALLOWED)
+            assert ALLOWED < took < ALLOWED + 30
+            assert said[-1].startswith(f"STATUS=stuck: watch {OLD_LOG} (silent for 3")
+            status, answer = health(inside)
+            assert (status, answer["healthy"], list(answer["stuck"])) == (503, False, [f"watch {OLD_LOG}"])
+            n_said = len(said)
+            uuid = world.bench.order()  # the others do their work all the same
+            await world.until(lambda: bool(world.bench.taskforce(uuid).compound_statuses), 600)
+            assert not [each for each in said[n_said:] if "WATCHDOG=1" in each]
         await world.until(lambda: said[-1].startswith("WATCHDOG=1"), 60)
         assert health(inside)[0] == 200
 
@@ -147,7 +138,7 @@ async def test_nobody_is_stuck_whose_interval_is_long(tmp_path: Path, autojump_c
 
 
 async def test_a_stuck_part_of_a_process_stops_its_pings_until_it_goes_on(ground: Ground, tmp_path: Path) -> None:
-    port, fifo = free_port(), tmp_path / "jobs" / OLD_LOG
+    port, log_dir = free_port(), tmp_path / "jobs"
     said: list[str] = []
     settings = {
         "NOTIFY_SOCKET": str(tmp_path / "notify"),
@@ -162,21 +153,20 @@ async def test_a_stuck_part_of_a_process_stops_its_pings_until_it_goes_on(ground
             first = ground.bench.order()
             await until(lambda: bool(ground.bench.taskforce(first).compound_statuses))
             await until(lambda: any(each.startswith("WATCHDOG=1") for each in said))
-            os.mkfifo(fifo)
-            await until(lambda: f"stuck: watch {OLD_LOG}" in said[-1])
-            answer = await fetch(port, "/healthz")
-            assert answer.status_code == 503
-            assert f"watch {OLD_LOG}" in answer.json()["stuck"]
-            n_said = len(said)
-            uuid = ground.bench.order()
-            await until(lambda: bool(ground.bench.taskforce(uuid).compound_statuses))
-            assert not [each for each in said[n_said:] if "WATCHDOG=1" in each]
-            release(fifo)
+            with hanging_file(log_dir / OLD_LOG):
+                await until(lambda: f"stuck: watch {OLD_LOG}" in said[-1])
+                answer = await fetch(port, "/healthz")
+                assert answer.status_code == 503
+                assert f"watch {OLD_LOG}" in answer.json()["stuck"]
+                n_said = len(said)
+                uuid = ground.bench.order()
+                await until(lambda: bool(ground.bench.taskforce(uuid).compound_statuses))
+                assert not [each for each in said[n_said:] if "WATCHDOG=1" in each]
             await until(lambda: said[-1].startswith("WATCHDOG=1"))
-            os.mkfifo(fifo)
-            running.terminate()  # at once, or in the middle of it: that does not keep it from ending
-            with trio.fail_after(60):
-                assert await running.wait() == 0
+            with hanging_file(log_dir / OLD_LOG):
+                running.terminate()  # at once, or in the middle of it: that does not keep it from ending
+                with trio.fail_after(60):
+                    assert await running.wait() == 0
             nursery.cancel_scope.cancel()
     log = (tmp_path / "tms.log").read_text()
     assert log.count(f"child='watch {OLD_LOG}'") == 2  # stuck, and not any more

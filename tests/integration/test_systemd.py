@@ -9,6 +9,7 @@ import pytest
 import trio
 from instances import Instance, open_instance
 
+from ewms.testing.hanging import hanging_file
 from ewms.testing.pool.booted import CGROUP_PREFIX, boot_systemd
 from ewms.testing.pool.cgroups import cgroups_here
 
@@ -61,11 +62,10 @@ async def test_a_part_that_hangs_is_named_and_the_tms_is_restarted(instance: Ins
     workflow = await instance.submitted()
     pid = await instance.main_pid()
     hanging = instance.ground.job_dir / "2020-01-01.tms.jel"
-    await booted.inside.run(["mkfifo", str(hanging)])  # opening it blocks, as on a file server that is gone
-    await instance.says("a part of the TMS is stuck, the watchdog is not fed")
-    await instance.says(f"child='watch {hanging.name}'")
-    await instance.says("Watchdog timeout")
-    await booted.inside.run(["rm", str(hanging)])
+    with hanging_file(hanging):
+        await instance.says("a part of the TMS is stuck, the watchdog is not fed")
+        await instance.says(f"child='watch {hanging.name}'")
+        await instance.says("Watchdog timeout")
 
     async def is_another() -> bool:
         return await instance.main_pid() not in (0, pid) and await instance.state() == "active"

@@ -184,7 +184,7 @@ def nested(depth: int) -> list[Any]:
         (None, ".in", "null"),
         (1, "", "a number"),
         ("\ud800", ".in", "UTF-8"),
-        (nested(5000), ".json", "cannot be written as JSON"),
+        (nested(100_000), ".json", "cannot be written as JSON"),
     ],
 )
 def test_data_that_no_infile_can_hold(data: Any, extension: str, text: str) -> None:
