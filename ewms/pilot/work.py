@@ -24,6 +24,7 @@ import trio
 
 from ewms.pilot import events
 from ewms.pilot.brokers.base import Delivery, PublishRefused, Sink, Source
+from ewms.pilot.brokers.patient import publish_patiently
 from ewms.pilot.copies import Copies, unchanged
 from ewms.pilot.errors import BadEvent, BadOutput, TaskError, is_okay
 from ewms.pilot.memory import Memory
@@ -183,7 +184,7 @@ class Work:
         try:
             body = events.encode(events.outfile_data(output, extension(self.settings.outfile_ext)), headers)
             for sink in self.sinks:
-                await sink.publish(body, message_id=headers[events.EVENT_ID])
+                await publish_patiently(sink, body, message_id=headers[events.EVENT_ID])
         except (events.EventError, PublishRefused) as error:
             raise BadOutput(f"task failed: {error}") from error
 

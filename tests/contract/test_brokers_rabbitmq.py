@@ -14,7 +14,15 @@ import trio
 
 from ewms.pilot.brokers import open_broker
 from ewms.pilot.brokers.amqpaddress import parse_address
-from ewms.pilot.brokers.base import Broker, BrokerLost, BrokerRefused, Delivery, PublishRefused, Sink, Source
+from ewms.pilot.brokers.base import (
+    Broker,
+    BrokerLost,
+    BrokerRefused,
+    Delivery,
+    QueueUnavailable,
+    Sink,
+    Source,
+)
 from ewms.secret import Secret
 from ewms.testing.broker import PoolUnavailable, RabbitServer, open_rabbitmq
 from ewms.testing.proxy import Proxy, open_proxy
@@ -112,7 +120,7 @@ async def test_a_message_to_a_queue_that_is_gone_is_refused(server: Server) -> N
     async with server.connect() as broker, broker.sink(server.queue) as sink:
         await sink.publish(b"x", message_id="1")
         await server.as_admin(lambda channel: channel.queue_delete(server.queue))
-        with pytest.raises(PublishRefused, match="no queue"):
+        with pytest.raises(QueueUnavailable, match="no queue"):
             await sink.publish(b"x", message_id="2")
 
 
@@ -132,7 +140,7 @@ async def test_a_full_queue_refuses_and_says_so(server: Server, monkeypatch: pyt
     await server.as_admin(lambda channel: channel.queue_declare(server.queue, durable=True, arguments=arguments))
     async with server.connect() as broker, broker.sink(server.queue) as sink:
         await sink.publish(b"x", message_id="1")
-        with pytest.raises(PublishRefused, match="full"), trio.fail_after(PATIENCE):
+        with pytest.raises(QueueUnavailable, match="full"), trio.fail_after(PATIENCE):
             await publish_for_ever(sink)
 
 

@@ -10,7 +10,7 @@ from pilot_fakes import Task, World, copy, infile
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from ewms.pilot import events
-from ewms.pilot.brokers.base import BrokerLost, BrokerRefused, Delivery, PublishRefused
+from ewms.pilot.brokers.base import BrokerLost, BrokerRefused, Delivery, PublishRefused, QueueUnavailable
 from ewms.pilot.containers.base import ContainerError, ContainerSpec, ImageUnusable
 from ewms.pilot.errors import ExitStatus
 
@@ -143,6 +143,20 @@ async def test_an_output_that_the_broker_refuses_is_a_failed_task(autojump_clock
     assert world.left[0].failures == 1
 
 
+async def test_an_output_waits_for_a_full_queue(autojump_clock: MockClock, world: World) -> None:
+    began = trio.current_time()
+
+    async def refuse(body: bytes) -> None:
+        if trio.current_time() - began < 300:
+            raise QueueUnavailable("full")
+
+    world.on_publish = refuse
+    world.put("x")
+    assert await world.run() == ExitStatus.OK
+    assert world.verdicts == [("ack", "in-0")]
+    assert not world.left
+
+
 # --- what ends the pilot is not the event's fault ---
 
 
@@ -151,6 +165,7 @@ async def test_an_output_that_the_broker_refuses_is_a_failed_task(autojump_clock
     [
         (BrokerLost("gone"), ExitStatus.BROKER_LOST),
         (BrokerRefused("token"), ExitStatus.BROKER_REFUSED),
+        (QueueUnavailable("full for ever"), ExitStatus.BROKER_LOST),
         (ZeroDivisionError("a bug"), ExitStatus.BUG),
     ],
 )

@@ -91,7 +91,8 @@ class Sink(Protocol):
         """Publish one message; return only after the broker confirmed that it is safe in the queue.
 
         Raises:
-            PublishRefused: this message will never be taken (too large, no such queue).
+            PublishRefused: this message will never be taken (too large).
+            QueueUnavailable: no message is taken for now.
             BrokerLost: reconnecting was given up.
         """
 
@@ -119,4 +120,8 @@ class BrokerRefused(BrokerError):
 
 
 class PublishRefused(BrokerError):
-    """The broker will never take this message (returned as unroutable, nacked, too large)."""
+    """The broker does not take this message (too large)."""
+
+
+class QueueUnavailable(PublishRefused):
+    """The broker takes no message for this queue (nacked: it is full; returned as unroutable: it is gone)."""

@@ -8,7 +8,7 @@ from urllib.parse import quote, unquote
 import structlog
 import trio
 
-from ewms.pilot.brokers.base import BrokerLost, PublishRefused
+from ewms.pilot.brokers.base import BrokerLost, PublishRefused, QueueUnavailable
 from ewms.pilot.brokers.link import FIRST_WAIT, LONGEST_WAIT, WireLost
 from ewms.pilot.brokers.natsaddress import QueueNames
 from ewms.pilot.brokers.natsqueue import NatsLink, ensure_stream
@@ -71,7 +71,7 @@ class NatsSink:
             except (Refused, NobodyThere, WireLost) as error:
                 refusals += isinstance(error, Refused)
                 if refusals >= _REFUSALS:
-                    raise PublishRefused(f"queue {self.queue!r} does not take messages (full?): {error}") from error
+                    raise QueueUnavailable(f"queue {self.queue!r} does not take messages (full?): {error}") from error
                 if trio.current_time() + wait > deadline:
                     raise BrokerLost(f"the broker took no message for queue {self.queue!r}: {error}") from error
                 log.warning("message not confirmed, publishing again", queue=self.queue, error=str(error))
@@ -98,7 +98,7 @@ class NatsSink:
             return
         # JetStream may be on its way up; but then it does not answer this either.
         if not await wire.stream_exists(self._names.stream):
-            raise PublishRefused(f"there is no queue {self.queue!r}: {nobody}") from nobody
+            raise QueueUnavailable(f"there is no queue {self.queue!r}: {nobody}") from nobody
         raise nobody
 
 

@@ -6,7 +6,7 @@ import structlog
 import trio
 
 from ewms.pilot.brokers.amqpwire import ChannelRefused, Nacked, Returned, WireChannel
-from ewms.pilot.brokers.base import BrokerLost, PublishRefused
+from ewms.pilot.brokers.base import BrokerLost, PublishRefused, QueueUnavailable
 from ewms.pilot.brokers.link import CLOSE_TIMEOUT, FIRST_WAIT, LONGEST_WAIT, WireLost
 from ewms.pilot.brokers.rabbitlink import PRECONDITION_FAILED, RabbitLink, open_queue_channel
 from ewms.supervision import backoff
@@ -114,7 +114,7 @@ class _Attempt:
             PublishRefused: there need not be a next attempt.
         """
         if isinstance(error, Returned):
-            raise PublishRefused(f"there is no queue {queue!r}: {error}") from error
+            raise QueueUnavailable(f"there is no queue {queue!r}: {error}") from error
         if isinstance(error, ChannelRefused):
             if self.alone or error.code != PRECONDITION_FAILED:
                 raise PublishRefused(f"queue {queue!r} does not take this message: {error}") from error
@@ -122,4 +122,4 @@ class _Attempt:
         if isinstance(error, Nacked):
             self._nacks += 1
             if self._nacks >= _NACKS:
-                raise PublishRefused(f"queue {queue!r} does not take messages (full?): {error}") from error
+                raise QueueUnavailable(f"queue {queue!r} does not take messages (full?): {error}") from error

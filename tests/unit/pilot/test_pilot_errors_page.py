@@ -26,6 +26,7 @@ KINDS = {
     "InitFailed",
     "MountRefused",
     "PublishRefused",
+    "QueueUnavailable",
     "SelfCheckFailed",
 }
 """The errors that a user gets to see."""
