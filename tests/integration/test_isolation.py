@@ -14,6 +14,7 @@ import isolation_views
 import pytest
 import trio
 from isolation_rows import ROWS, Row, Seen
+from pilot_job import make_directory, run_job
 
 if TYPE_CHECKING:
     from ewms.testing.pool import Pool
@@ -22,26 +23,10 @@ PROGRAMS: Final = (isolation_look.__file__, isolation_views.__file__)
 LAUNCHERS: Final = ("bwrap", "bwrap-begun")
 """As it is started for an event, and begun before there is one."""
 ARGUMENTS: Final = ("isolation_views.py", "/images/task:1", ".", "apptainer", *LAUNCHERS)
-SUBMIT: Final = """\
-universe = container
-container_image = {image}
-transfer_container = false
-executable = {directory}/job.sh
-transfer_input_files = isolation_look.py, isolation_views.py
-initialdir = {directory}
-output = out
-error = err
-log = {directory}/log
-should_transfer_files = yes
-request_memory = 200
-request_disk = 10M
-queue
-"""
 
 
 def directory_with_programs(pool: "Pool", name: str) -> Path:
-    directory = pool.job_dir / name
-    trio.run(lambda: pool.run(["mkdir", str(directory)]))
+    directory = make_directory(pool, name)
     for program in PROGRAMS:
         shutil.copy(program, directory)
     return directory
@@ -49,16 +34,8 @@ def directory_with_programs(pool: "Pool", name: str) -> Path:
 
 def in_a_job(pool: "Pool") -> str:
     directory = directory_with_programs(pool, "isolation-job")
-    (directory / "job.sh").write_text(f"#!/bin/sh\nexec python3 {' '.join(ARGUMENTS)}\n")
-    (directory / "job.sh").chmod(0o755)
-    text = SUBMIT.format(image=f"{pool.pilot_image_base}:{pool.pilot_tag}", directory=directory)
-
-    async def submit_and_wait() -> None:
-        await pool.run(["condor_submit", "-"], stdin=text.encode())
-        await pool.run(["condor_wait", "-wait", "120", f"{directory}/log"])
-
-    trio.run(submit_and_wait)
-    return (directory / "out").read_text() or (directory / "err").read_text()
+    command = f"python3 {' '.join(ARGUMENTS)}"
+    return run_job(pool, directory, command, "transfer_input_files = isolation_look.py, isolation_views.py")
 
 
 def on_the_machine(pool: "Pool") -> str:

@@ -11,6 +11,7 @@ import pytest
 import trio
 from asking import DEADLINE_S, stopped
 from asking import request as asked
+from pilot_job import make_directory, run_job
 
 from ewms.testing.grounds import Ground, pool_ground
 from ewms.testing.stand import open_stand
@@ -84,38 +85,12 @@ print(json.dumps({text.split()[0]: ask(text) for text in (
     "rename /tmp/x /tmp/y", "mkdir /tmp/x 448", "getfile /etc/passwd", "stat /etc/passwd", "getdir /tmp",
 )}))
 """
-SUBMIT: Final = """\
-universe = container
-container_image = {image}
-transfer_container = false
-executable = {directory}/job.sh
-initialdir = {directory}
-output = out
-error = err
-log = {directory}/log
-should_transfer_files = yes
-request_memory = 200
-request_disk = 10M
-+WantRemoteUpdates = true
-queue
-"""
 
 
 def test_a_worker_reaches_no_file_of_the_access_point(pool: "Pool") -> None:
     """Its chirp reaches its log and its ad only; with `WantIOProxy` it could read whatever the TMS's user can."""
-    directory = pool.job_dir / "chirping"
-    trio.run(lambda: pool.run(["mkdir", str(directory)]))
-    script = shlex.join(["python3", "-c", CHIRPING])
-    (directory / "job.sh").write_text(f"#!/bin/sh\nexec {script}\n")
-    (directory / "job.sh").chmod(0o755)
-    text = SUBMIT.format(image=f"{pool.pilot_image_base}:{pool.pilot_tag}", directory=directory)
-
-    async def submit_and_wait() -> None:
-        await pool.run(["condor_submit", "-"], stdin=text.encode())
-        await pool.run(["condor_wait", "-wait", "120", f"{directory}/log"])
-
-    trio.run(submit_and_wait)
-    said = (directory / "out").read_text() or (directory / "err").read_text()
+    directory = make_directory(pool, "chirping")
+    said = run_job(pool, directory, shlex.join(["python3", "-c", CHIRPING]), "+WantRemoteUpdates = true")
     answers = json.loads(said)
     assert {name for name, code in answers.items() if code >= 0} == {"ulog", "set_job_attr"}
     assert " hello\n" in (directory / "log").read_text()
