@@ -82,7 +82,7 @@ def code(text: object) -> str:
 
 def settings_page(title: str, cls: type) -> str:
     """A table with every variable of a settings class."""
-    attrs.resolve_types(cls, include_extras=True)  # type: ignore[type-var]
+    attrs.resolve_types(cls, include_extras=True)
     rows = [
         (
             ", ".join(map(code, (var.name, *var.aliases))),
@@ -265,7 +265,8 @@ def log_calls(packages: Sequence[str]) -> Iterator[tuple[Path, ast.Call]]:
     for package in packages:
         for path in sorted((PACKAGE / package).rglob("*.py")):
             if "trial" not in path.parts:
-                yield from ((path, node) for node in ast.walk(ast.parse(path.read_text())) if _level(node))
+                nodes = ast.walk(ast.parse(path.read_text()))
+                yield from ((path, node) for node in nodes if isinstance(node, ast.Call) and _level(node))
 
 
 _LEVELS: Final = ("debug", "info", "warning", "error", "critical")
@@ -273,15 +274,13 @@ _HELPERS: Final = {"say": "warning", "gone": "info", "_persist": "warning"}
 """Functions that log the text that they are given."""
 
 
-def _level(node: ast.AST) -> str:
-    """The level of what a node logs; "" if it does not."""
-    if not isinstance(node, ast.Call):
-        return ""
-    name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-    is_log = getattr(getattr(node.func, "value", None), "id", "") == "log"
+def _level(call: ast.Call) -> str:
+    """The level of what a call logs; "" if it does not."""
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+    is_log = getattr(getattr(call.func, "value", None), "id", "") == "log"
     if is_log and name in _LEVELS:
         return name
-    return _HELPERS.get(name, "") if isinstance(_text(node), ast.Constant) else ""
+    return _HELPERS.get(name, "") if isinstance(_text(call), ast.Constant) else ""
 
 
 def _text(call: ast.Call) -> ast.expr | None:
