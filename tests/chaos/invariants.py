@@ -94,6 +94,9 @@ class Fate:
     """What the day log said of it may be gone."""
 
 
+_END: Final = frozenset({Phase.CONDOR_COMPLETE})
+
+
 def judge_fate(fate: Fate) -> list[str]:
     """One cluster, known to the WMS, ended, and told so in the end."""
     problems = []
@@ -110,11 +113,11 @@ def judge_fate(fate: Fate) -> list[str]:
     if phase != Phase.CONDOR_COMPLETE:
         problems.append(f"{fate.name}: the WMS has it as {phase}")
     changes = [each["target_phase"] for each in fate.document["phase_change_log"] if each["was_successful"]]
-    problems += [
-        f"{fate.name}: the WMS heard of {once} {changes.count(once)} times"
-        for once in (Phase.CONDOR_SUBMIT, Phase.CONDOR_COMPLETE)
-        if changes.count(once) != 1
-    ]
+    if changes.count(Phase.CONDOR_SUBMIT) != 1:
+        problems.append(f"{fate.name}: the WMS heard of its start {changes.count(Phase.CONDOR_SUBMIT)} times")
+    # A TMS that heard no answer, or was killed before it wrote it down, tells the end again.
+    if Phase.CONDOR_COMPLETE not in changes or set(changes[changes.index(Phase.CONDOR_COMPLETE) :]) != _END:
+        problems.append(f"{fate.name}: what the WMS heard does not end with its end: {changes}")
     return problems + _judge_statuses(fate)
 
 

@@ -94,7 +94,9 @@ def test_one_cluster_that_has_ended_is_right() -> None:
         ({"document": document(compound_statuses={"RUNNING": {"Tasking": 2}})}, "are not the end"),
         ({"document": document(compound_statuses={"HELD: why": {"Tasking": 2}})}, "are not the end"),
         ({"document": document(compound_statuses={"REMOVED": {"Tasking": 1}})}, "2 workers, the last statuses have 1"),
-        ({"document": document(phase_change_log=document()["phase_change_log"] * 2)}, "condor-complete 2 times"),
+        ({"document": document(phase_change_log=document()["phase_change_log"] * 2)}, "heard of its start 2 times"),
+        ({"document": document(phase_change_log=document()["phase_change_log"][::-1])}, "does not end with its end"),
+        ({"document": document(phase_change_log=document()["phase_change_log"][:-1])}, "does not end with its end"),
     ],
 )
 def test_a_wrong_end_of_a_taskforce_is_caught(changes: dict[str, Any], caught: str) -> None:
