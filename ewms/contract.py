@@ -35,7 +35,7 @@ class ChirpAttribute(StrEnum):
     """The last error, of a task or of the pilot."""
     ERROR_TRACEBACK = "HTChirpEWMSPilotErrorTraceback"
     """Where a mistake in the pilot itself was; as much as fits."""
-    # Ours. Today's TMS notes an attribute that it does not know in its own log, and goes on.
+    # Ours. Today's TMS passes over an attribute that it does not know.
     SITE = "HTChirpEWMSPilotSite"
     """`GLIDEIN_Site` of the machine, or else its `OSG_SITE_NAME`; not sent where it has neither."""
     SUMMARY = "HTChirpEWMSPilotSummary"
