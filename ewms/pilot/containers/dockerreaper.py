@@ -21,18 +21,17 @@ _POLL_S = 0.2
 
 
 def main(docker: str, label: str, pid: str, started: str) -> None:
-    """Wait for SIGTERM; then remove the containers with `label`, unless the pilot lives and did it itself."""
+    """Wait for SIGTERM; then remove the containers with `label`. A pilot that lives by then left none."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     signal.sigwait({signal.SIGTERM})
-    if _is_alive(pid, started):
-        return
     begin = time.monotonic()
     while True:
         found = _call(docker, "ps", "--all", "--quiet", "--filter", f"label={label}")
         if found:
             _call(docker, "rm", "--force", "--volumes", *found)
         age = time.monotonic() - begin
-        if age > TIME_S or (age > LATE_S and found == []):
+        # Not before the first look: a pilot that is being killed seems to live for a moment after its files are closed.
+        if age > TIME_S or (found == [] and (age > LATE_S or _is_alive(pid, started))):
             return
         time.sleep(_POLL_S)
 
