@@ -1,8 +1,8 @@
 """Faults of workers, of the TMS's processes, and of HTCondor's."""
 
 import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from ewms.testing import outside
 from tests.chaos.kinds import Act
@@ -23,11 +23,8 @@ def signal_pilot(number: int) -> Act:
         pids = [pilots[fault.draw % len(pilots)].pid] if pilots else []
         system.interruptions += len(pids)
         _send(pids, number)
-        try:
+        with _stopped_for_a_time(pids, number):
             yield
-        finally:
-            if number == signal.SIGSTOP:
-                _send(pids, signal.SIGCONT)
 
     return act
 
@@ -89,11 +86,8 @@ def signal_tms(number: int, *, tms: bool, helpers: bool) -> Act:
         pids = system.tms.pids
         chosen = pids[0 if tms else 1 : None if helpers else 1]
         system.tms.signal(number, chosen)
-        try:
+        with _stopped_for_a_time(chosen, number):
             yield
-        finally:
-            if number == signal.SIGSTOP:
-                _send(chosen, signal.SIGCONT)
 
     return act
 
@@ -137,13 +131,20 @@ def signal_daemons(program: str, number: int, *, one: bool = False) -> Act:
             system.notes[f"no {program}"] += 1
         system.all_interrupted()
         _send(chosen, number)
-        try:
+        with _stopped_for_a_time(chosen, number):
             yield
-        finally:
-            if number == signal.SIGSTOP:
-                _send(chosen, signal.SIGCONT)
 
     return act
+
+
+@contextmanager
+def _stopped_for_a_time(pids: list[int], number: int) -> Iterator[None]:
+    """What got SIGSTOP goes on in the end; other signals are sent and that is all."""
+    try:
+        yield
+    finally:
+        if number == signal.SIGSTOP:
+            _send(pids, signal.SIGCONT)
 
 
 def _send(pids: list[int], number: int) -> None:
