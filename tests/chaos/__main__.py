@@ -5,6 +5,7 @@ Examples:
     nox -s chaos -- --ground embedded --minutes 0.5      what CI does
     nox -s chaos -- --seed 7 --only pilot-kill --only broker-restart
     nox -s chaos -- --replay schedule.jsonl --shrink 20  play a schedule again, and find a shorter one that fails
+    nox -s chaos -- --soak --minutes 40                  TMS and half of the pilots live on: does their memory grow?
     nox -s chaos -- --document docs/reliability.md run-1.json run-2.json
 """
 
@@ -48,6 +49,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="what the schedule is made from (by chance)")
     parser.add_argument("--every", type=float, default=5.0, help="s between two faults, on average (%(default)s)")
     parser.add_argument("--only", action="append", default=[], metavar="KIND", help="only these faults")
+    parser.add_argument("--soak", action="store_true", help="no faults that end the TMS, and some pilots are spared")
     parser.add_argument("--replay", type=Path, metavar="FILE", help="play this schedule, not one from a seed")
     parser.add_argument("--shrink", type=int, default=0, metavar="N", help="after a failure, look for a shorter one")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the result there, as JSON")
@@ -100,7 +102,7 @@ class Chaos:
         work_dir.chmod(0o755)
         wheel = os.environ.get("EWMS_TEST_WHEEL")
         async with OPENERS[self._options.ground](work_dir, say, Path(wheel) if wheel else None) as place:
-            possible = kinds(has(place), self._options.only)
+            possible = kinds(has(place), self._options.only, soak=self._options.soak)
             minutes = self._options.minutes
             if schedule is None:
                 spells = [kind.spell for kind in possible.values()]
@@ -111,7 +113,12 @@ class Chaos:
             (work_dir / "schedule.jsonl").write_text(dump(schedule))
             say(f"{len(schedule)} faults of {len({fault.kind for fault in schedule})} kinds; all is in {work_dir}")
             the_plan = Plan(
-                ground=self._options.ground, seed=self._seed, minutes=minutes, schedule=schedule, kinds=possible
+                ground=self._options.ground,
+                seed=self._seed,
+                minutes=minutes,
+                schedule=schedule,
+                kinds=possible,
+                spares=self._options.soak,
             )
             return schedule, await run(the_plan, place, work_dir, say)
 

@@ -17,7 +17,7 @@ def signal_pilot(number: int) -> Act:
 
     @asynccontextmanager
     async def act(system: System, fault: Timed) -> AsyncIterator[None]:
-        pilots = system.pilots(system.base)
+        pilots = system.pilots(system.victims)
         if not pilots:
             system.notes["no pilot"] += 1
         pids = [pilots[fault.draw % len(pilots)].pid] if pilots else []
@@ -32,7 +32,7 @@ def signal_pilot(number: int) -> Act:
 @asynccontextmanager
 async def kill_launcher(system: System, fault: Timed) -> AsyncIterator[None]:
     """kill -9 of the process that starts a pilot's tasks."""
-    pilots = {each.pid for each in system.pilots(system.base)}
+    pilots = {each.pid for each in system.pilots(system.victims)}
     launchers = [each for each in outside.launchers() if each.parent in pilots]
     if launchers:
         system.interruptions += 1

@@ -22,16 +22,28 @@ _KINDS: Final = (
     Kind("worker-vacate", acts_jobs.vacate, PILOTS),
     Kind("worker-rm", acts_jobs.remove, PILOTS),
     # --- the TMS and its helpers ---
-    Kind("tms-kill", acts_jobs.signal_tms(signal.SIGKILL, tms=True, helpers=False), TMS),
-    Kind("tms-helpers-kill", acts_jobs.signal_tms(signal.SIGKILL, tms=False, helpers=True), TMS),
-    Kind("tms-and-helpers-kill", acts_jobs.signal_tms(signal.SIGKILL, tms=True, helpers=True), TMS),
-    Kind("tms-term", acts_jobs.signal_tms(signal.SIGTERM, tms=True, helpers=False), TMS),
+    Kind("tms-kill", acts_jobs.signal_tms(signal.SIGKILL, tms=True, helpers=False), TMS, ends_all=True),
+    Kind("tms-helpers-kill", acts_jobs.signal_tms(signal.SIGKILL, tms=False, helpers=True), TMS, ends_all=True),
+    Kind("tms-and-helpers-kill", acts_jobs.signal_tms(signal.SIGKILL, tms=True, helpers=True), TMS, ends_all=True),
+    Kind("tms-term", acts_jobs.signal_tms(signal.SIGTERM, tms=True, helpers=False), TMS, ends_all=True),
     Kind("tms-freeze", acts_jobs.signal_tms(signal.SIGSTOP, tms=True, helpers=False), TMS, _SOON),
-    Kind("tms-helpers-freeze", acts_jobs.signal_tms(signal.SIGSTOP, tms=False, helpers=True), TMS, (3.0, 15.0)),
+    Kind(
+        "tms-helpers-freeze",
+        acts_jobs.signal_tms(signal.SIGSTOP, tms=False, helpers=True),
+        TMS,
+        (3.0, 15.0),
+        ends_all=True,
+    ),
     Kind("tms-clock-step", acts_jobs.step_clock, TMS, _SOON, alone="clock"),
     # --- HTCondor ---
-    Kind("schedd-restart", acts_jobs.restart_daemon("schedd"), PILOTS, needs=Needs.HTCONDOR),
-    Kind("schedd-kill", acts_jobs.signal_daemons("condor_schedd", signal.SIGKILL), PILOTS, needs=Needs.HTCONDOR),
+    Kind("schedd-restart", acts_jobs.restart_daemon("schedd"), PILOTS, needs=Needs.HTCONDOR, ends_all=True),
+    Kind(
+        "schedd-kill",
+        acts_jobs.signal_daemons("condor_schedd", signal.SIGKILL),
+        PILOTS,
+        needs=Needs.HTCONDOR,
+        ends_all=True,
+    ),
     Kind("schedd-freeze", acts_jobs.signal_daemons("condor_schedd", signal.SIGSTOP), TMS, _LONGER, Needs.HTCONDOR),
     Kind(
         "schedd-freeze",
@@ -40,9 +52,13 @@ _KINDS: Final = (
         _LONGER,
         Needs.EMBEDDED,
     ),
-    Kind("startd-restart", acts_jobs.restart_daemon("startd"), PILOTS, needs=Needs.HTCONDOR),
+    Kind("startd-restart", acts_jobs.restart_daemon("startd"), PILOTS, needs=Needs.HTCONDOR, ends_all=True),
     Kind(
-        "shadow-kill", acts_jobs.signal_daemons("condor_shadow", signal.SIGKILL, one=True), PILOTS, needs=Needs.HTCONDOR
+        "shadow-kill",
+        acts_jobs.signal_daemons("condor_shadow", signal.SIGKILL, one=True),
+        PILOTS,
+        needs=Needs.HTCONDOR,
+        ends_all=True,
     ),
     Kind(
         "starter-freeze",
@@ -79,8 +95,8 @@ _KINDS: Final = (
     Kind("wms-net-reset", acts_network.to_wms("reset"), TMS, alone="wms-net"),
     Kind("wms-net-refused", acts_network.to_wms("refuse"), TMS, _SOON, alone="wms-net"),
     # --- files ---
-    Kind("disk-full", acts_files.full_disk, TMS, _SOON, Needs.MOUNTS, alone="disk"),
-    Kind("disk-read-only", acts_files.read_only, TMS, _SOON, Needs.MOUNTS, alone="disk"),
+    Kind("disk-full", acts_files.full_disk, TMS, _SOON, Needs.MOUNTS, alone="disk", ends_all=True),
+    Kind("disk-read-only", acts_files.read_only, TMS, _SOON, Needs.MOUNTS, alone="disk", ends_all=True),
     Kind("log-torn", acts_files.torn_log, TMS, alone="disk"),
     Kind("log-truncated", acts_files.truncated_log, TMS, alone="disk"),
     Kind("log-replaced", acts_files.replaced_log, TMS, alone="disk"),
@@ -92,13 +108,15 @@ _KINDS: Final = (
 )
 
 
-def kinds(having: Needs, only: Iterable[str] = ()) -> Mapping[str, Kind]:
+def kinds(having: Needs, only: Iterable[str] = (), *, soak: bool = False) -> Mapping[str, Kind]:
     """The kinds that are possible where there is what `having` says, by name; `only` some of them.
+
+    In a `soak` only those that leave the TMS alive, and pilots that are spared.
 
     Raises:
         ValueError: one that is asked for is not possible.
     """
-    possible = {kind.name: kind for kind in _KINDS if not kind.needs & ~having}
+    possible = {kind.name: kind for kind in _KINDS if not kind.needs & ~having and not (soak and kind.ends_all)}
     wanted = list(only)
     if missing := [name for name in wanted if name not in possible]:
         raise ValueError(f"not possible here: {', '.join(missing)}; possible are: {', '.join(sorted(possible))}")

@@ -46,6 +46,8 @@ class Kind:
     needs: Needs = Needs.NOTHING
     alone: str = ""
     """What there can be only one fault of at a time."""
+    ends_all: bool = False
+    """It ends the TMS, its helpers, or any pilots at all: no soak, in which they are to become old."""
 
     @property
     def spell(self) -> Spell:

@@ -1,9 +1,7 @@
 """Watches the system from outside while it runs: queues, schedd, processes, the WMS's log."""
 
-import resource
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Final, NoReturn
 
 import attrs
@@ -13,12 +11,18 @@ from ewms.testing import outside
 from ewms.tms.condor.base import CondorError
 from tests.chaos.invariants import leaks
 from tests.chaos.kinds import Heals
+from tests.chaos.memory import Sample
 from tests.chaos.system import System
+from tests.load.sampling import look
 
 RECOVERY_S: Final = 150.0
 """Longer than anything may need, on a machine that is busy with other things."""
 _POLL_S: Final = 0.25
-_PAGE: Final = resource.getpagesize()
+_SAMPLE_S: Final = 5.0
+
+
+TMS: Final = "TMS"
+"""The role in samples."""
 
 
 @attrs.frozen
@@ -38,7 +42,9 @@ class Monitor:
     depths: dict[str, int] = attrs.field(factory=dict)
     """Events that wait in each queue, when the broker was asked last."""
     outputs: int = 0
-    """In all outgoing queues."""
+    """That ever were in outgoing queues."""
+    taken: int = 0
+    """Outputs that are in no queue any more."""
     clusters: dict[str, set[int]] = attrs.field(factory=lambda: defaultdict(set))
     """All that the schedd ever had for each taskforce."""
     polls: int = 0
@@ -47,8 +53,9 @@ class Monitor:
     """Pilots that base jobs lack."""
     problems: dict[str, None] = attrs.field(factory=dict)
     """A set that keeps its order."""
-    tms_memory_mb: int = 0
-    """The most that it ever had."""
+    samples: list[Sample] = attrs.field(factory=list)
+    """Memory of the TMS, its helpers, and base jobs' pilots."""
+    _began: float = attrs.field(factory=trio.current_time)
     _read: int = 0
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
@@ -58,6 +65,7 @@ class Monitor:
             nursery.start_soon(_for_ever, self.look_at_schedd, 2.0)
             nursery.start_soon(_for_ever, self._look_at_processes, 1.0)
             nursery.start_soon(_for_ever, self._look_at_wms, 0.5)
+            nursery.start_soon(_for_ever, self._look_at_memory, _SAMPLE_S)
             task_status.started()
 
     def marks(self) -> Marks:
@@ -93,7 +101,7 @@ class Monitor:
         out, into = [job.workflow.queue_out for job in jobs], [job.workflow.queue_in for job in jobs]
         depths = await self.system.place.depths([*out, *into])
         if depths is not None:
-            self.depths, self.outputs = depths, sum(depths[queue] for queue in out)
+            self.depths, self.outputs = depths, self.taken + sum(depths[queue] for queue in out)
 
     async def look_at_schedd(self) -> None:
         """Which clusters there are."""
@@ -121,12 +129,16 @@ class Monitor:
             )
             for job in self.system.base
         )
-        for pid in self.system.tms.pids[:1]:
-            try:
-                pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])  # noqa: ASYNC240  the kernel's memory
-            except (OSError, IndexError):
-                continue
-            self.tms_memory_mb = max(self.tms_memory_mb, pages * _PAGE >> 20)
+
+    async def _look_at_memory(self) -> None:
+        self.samples += await trio.to_thread.run_sync(self._sampled, trio.current_time() - self._began)
+
+    def _sampled(self, at: float) -> list[Sample]:
+        tms, *helpers = self.system.tms.pids or [0]
+        roles = {tms: TMS, **dict.fromkeys(helpers, "its helpers")}
+        roles |= {each.pid: "pilots" for each in self.system.pilots(self.system.base)}
+        looks = {pid: look([pid]) for pid in roles}
+        return [Sample(round(at, 1), roles[pid], pid, memory, files) for pid, (memory, files) in looks.items() if files]
 
     async def _look_at_wms(self) -> None:
         with self.system.wms.log.open("rb") as log:

@@ -20,9 +20,9 @@ from ewms.testing.proxy import Proxy, open_proxy
 from ewms.testing.stand import tms_environment
 from ewms.tms.condor.schedd import open_schedd
 from ewms.wms.models import Phase
-from tests.chaos import invariants, remains, shifted
+from tests.chaos import invariants, memory, remains, shifted
 from tests.chaos.kinds import Kind
-from tests.chaos.monitor import Monitor
+from tests.chaos.monitor import TMS, Monitor
 from tests.chaos.places import Place
 from tests.chaos.schedule import Timed
 from tests.chaos.system import Job, System
@@ -35,6 +35,8 @@ _BASE_WORKERS: Final = 4
 _BATCH: Final = 60
 _LOW: Final = 30
 """With fewer events waiting a job gets more."""
+_MANY: Final = 2000
+"""With more outputs waiting their user takes them."""
 _SETTLE_S: Final = 180.0
 """For everything to come right after the last fault."""
 _GONE_S: Final = 60.0
@@ -51,6 +53,8 @@ class Plan:
     minutes: float
     schedule: Sequence[Timed]
     kinds: Mapping[str, Kind]
+    spares: bool = False
+    """See `System.spares`."""
 
 
 @attrs.define(eq=False)
@@ -106,6 +110,11 @@ class Run:
                 if self.monitor.depths.get(job.workflow.queue_in, _BATCH) < _LOW:
                     await self.system.put(job, _BATCH)
                     await self.monitor.look_at_queues()
+                if self.monitor.depths.get(job.workflow.queue_out, 0) > _MANY:
+                    # Not broken off in the middle: what was taken is nowhere else.
+                    async with self.system.feeding:
+                        with trio.CancelScope(shield=True):  # bounded inside
+                            await self._take(job)
             await trio.sleep(1)
 
     # --- the end ---
@@ -131,11 +140,17 @@ class Run:
     async def _lacks(self, job: Job) -> bool:
         """Whether a job has events without an output; what there is is taken."""
         await self.monitor.look_at_queues()
-        queue = job.workflow.queue_out
-        taken = self.outputs.setdefault(queue, [])
+        taken = self.outputs.setdefault(job.workflow.queue_out, [])
         if {*job.sent} - {output.data for output in taken}:
-            taken += await remains.take_outputs(self.place, queue, self.monitor.depths.get(queue, 0))
+            await self._take(job)
         return bool({*job.sent} - {output.data for output in taken})
+
+    async def _take(self, job: Job) -> None:
+        """All outputs that there are, as the job's user."""
+        queue = job.workflow.queue_out
+        found = await remains.take_outputs(self.place, queue, self.monitor.depths.get(queue, 0))
+        self.outputs.setdefault(queue, []).extend(found)
+        self.monitor.taken += len(found)
 
     async def _is_over(self, job: Job) -> bool:
         taskforce = await self.system.user.taskforce(job.workflow)
@@ -158,8 +173,8 @@ class Run:
         flows = []
         for job in self.system.jobs:
             out, into = job.workflow.queue_out, job.workflow.queue_in
-            outputs = self.outputs.setdefault(out, [])
-            outputs += await remains.take_outputs(self.place, out, self.monitor.depths.get(out, 0))
+            await self._take(job)
+            outputs = self.outputs[out]
             left = await remains.take_all(self.place, into, self.monitor.depths.get(into, 0))
             name = job.workflow.taskforce_uuid
             was_stopped = not job.is_base and job.is_stopped and not self._ran(job)
@@ -208,6 +223,7 @@ async def run(plan: Plan, place: Place, work_dir: Path, say: Callable[[str], Non
     (port,) = free_ports(1)
     mounts, sandboxes = remains.mounts(place), remains.sandboxes(place)
     async with _started(place, work_dir, port, say) as system:
+        system.spares = plan.spares
         secrets = {
             "the broker's token": place.ground.broker_token.reveal().encode(),
             "the client's secret": system.wms.access["EWMS_CLIENT_SECRET"].encode(),
@@ -234,6 +250,8 @@ async def run(plan: Plan, place: Place, work_dir: Path, say: Callable[[str], Non
     problems += invariants.judge_duplicates(flows, system.interruptions)
     for fate in fates:
         problems += invariants.judge_fate(fate)
+    lives = memory.lives(monitor.samples)
+    problems += memory.judge(lives)
     problems += [*orphans, *leaked, *remains.tracebacks([path for path in logs if path.is_file()])]
     if problems:
         remains.keep_job_dir(place, work_dir / "job-dir-at-the-end")
@@ -253,7 +271,8 @@ async def run(plan: Plan, place: Place, work_dir: Path, say: Callable[[str], Non
         clusters=sum(len(fate.clusters) for fate in fates),
         orphans=len(orphans),
         tokens=len(leaked) + sum("command line" in problem for problem in monitor.problems),
-        tms_memory_mb=monitor.tms_memory_mb,
+        tms_memory_mb=round(max((each.memory for each in monitor.samples if each.role == TMS), default=0)),
+        lives=tuple(lives),
         seconds=trio.current_time() - began,
         notes=dict(system.notes),
         problems=tuple(dict.fromkeys(problems)),

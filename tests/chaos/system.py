@@ -64,6 +64,8 @@ class System:
     marker: str
     """Stands among the arguments of every task."""
     say: Callable[[str], None]
+    spares: bool = False
+    """Only the first base job's pilots are ended one by one; the others become old."""
     jobs: list[Job] = attrs.field(factory=list)
     interruptions: int = 0
     """How many times a pilot was disturbed: each may do one event a second time."""
@@ -83,6 +85,11 @@ class System:
     def base(self) -> list[Job]:
         """The jobs that run all the time."""
         return [job for job in self.jobs if job.is_base]
+
+    @property
+    def victims(self) -> list[Job]:
+        """The base jobs of which pilots are ended."""
+        return self.base[:1] if self.spares else self.base
 
     # --- the user ---
 
@@ -145,7 +152,7 @@ class System:
 
     async def running_worker(self, draw: int) -> tuple[Job, str] | None:
         """A running worker of a base job, and the constraint that means it alone; None if there is none for long."""
-        job = self.base[draw % len(self.base)]
+        job = self.victims[draw % len(self.victims)]
         mine = f'EWMSTaskforceUUID == "{job.uuid}" && JobStatus == {RUNNING}'
         with trio.move_on_after(_PATIENCE_S):
             while True:

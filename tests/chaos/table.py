@@ -6,6 +6,8 @@ from typing import Any, Final
 
 import attrs
 
+from tests.chaos import memory
+
 BEGIN: Final = "<!-- chaos: begin -->"
 END: Final = "<!-- chaos: end -->"
 
@@ -38,6 +40,8 @@ class Result:
     """The whole run, with its beginning and its end."""
     notes: Mapping[str, int]
     problems: tuple[str, ...]
+    lives: tuple[memory.Life, ...] = ()
+    """Memory of those that lived longest."""
 
     @property
     def n_faults(self) -> int:
@@ -59,7 +63,8 @@ def parse(text: str) -> Result:
     """From JSON; raises `ValueError` when it is no result."""
     try:
         values: dict[str, Any] = json.loads(text)
-        return Result(**{**values, "problems": tuple(values["problems"])})
+        lives = tuple(map(memory.parse, values.get("lives", ())))
+        return Result(**{**values, "problems": tuple(values["problems"]), "lives": lives})
     except (KeyError, TypeError) as error:
         raise ValueError(f"this is no result of a chaos run: {error}") from error
 
@@ -71,7 +76,7 @@ def table(result: Result) -> str:
         (kind, str(times), f"{result.recoveries[kind]:.1f} s" if kind in result.recoveries else "-")
         for kind, times in sorted(result.faults.items())
     ]
-    lines = [*_aligned(rows), "", summary(result)]
+    lines = [*_aligned(rows), "", *_aligned([memory.HEADINGS, *map(memory.row, result.lives)]), "", summary(result)]
     if result.notes:
         lines.append("not done: " + ", ".join(f"{what} ({times})" for what, times in sorted(result.notes.items())))
     lines += [f"WRONG: {problem}" for problem in result.problems]

@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -29,8 +28,8 @@ class TmsKeeper:
     excuse: bool = False
     """While true it may end by itself: a directory that it cannot work in is a reason."""
     _process: trio.Process | None = None
-    _ours: Counter[int] = attrs.field(factory=Counter)
-    """Exit statuses that we have caused and not seen yet."""
+    _sent: set[int] = attrs.field(factory=set)
+    """Signals that it got from us since it was started."""
     _ending: trio.CancelScope = attrs.field(factory=trio.CancelScope)
 
     async def keep(self, *, task_status: trio.TaskStatus[None]) -> None:
@@ -41,7 +40,9 @@ class TmsKeeper:
 
     async def _keep(self) -> NoReturn:
         while True:
+            self._sent.clear()
             with self.log.open("ab") as log:
+                said = log.tell()
                 self._process = await trio.lowlevel.open_process(
                     list(self.command),
                     env={"PATH": os.defpath, **self.environment},
@@ -50,11 +51,15 @@ class TmsKeeper:
                     stderr=log,
                 )
             status = await self._process.wait()
-            if self._ours[status]:
-                self._ours[status] -= 1
-            elif not self.excuse:
+            if not self.excuse and not self._is_ours(status, said_nothing=self.log.stat().st_size == said):
                 self.wrong_ends.append(f"the TMS ended by itself, with status {status}; see {self.log}")
             await trio.sleep(_RESTART_S)
+
+    def _is_ours(self, status: int, *, said_nothing: bool) -> bool:
+        if signal.SIGKILL in self._sent and status == -signal.SIGKILL:
+            return True
+        # A Python that has not come to our code yet just ends by the signal.
+        return signal.SIGTERM in self._sent and (status == 0 or (status == -signal.SIGTERM and said_nothing))
 
     @property
     def pids(self) -> list[int]:
@@ -68,8 +73,8 @@ class TmsKeeper:
 
     def signal(self, number: int, pids: Sequence[int]) -> None:
         """Send a signal to some of them, as somebody else would; one may have ended meanwhile."""
-        if pids and pids[0] in self.pids[:1] and number in (signal.SIGKILL, signal.SIGTERM):
-            self._ours[-signal.SIGKILL if number == signal.SIGKILL else 0] += 1
+        if pids and pids[0] in self.pids[:1]:
+            self._sent.add(number)
         for pid in pids:
             outside.send(pid, number)
 
