@@ -62,6 +62,8 @@ _compressor: Final = zstandard.ZstdCompressor(level=_COMPRESSION_LEVEL)
 _decompressor: Final = zstandard.ZstdDecompressor()
 _BASE64: Final = "base64"
 _HASH_CHARS: Final = 32
+_MOST_FAILURES: Final = 1_000_000
+"""More are somebody's nonsense: Python reads numbers of 4,300 digits, and does not write the one after the largest."""
 
 
 class BadMessage(Exception):
@@ -97,7 +99,7 @@ class Event:
     def failures(self) -> int:
         """How many tasks failed on it so far, as its headers say."""
         count = self.headers.get(FAILURES)
-        return count if isinstance(count, int) and count > 0 else 0
+        return min(count, _MOST_FAILURES) if isinstance(count, int) and count > 0 else 0
 
     @property
     def attempt(self) -> int:

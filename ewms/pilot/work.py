@@ -190,13 +190,15 @@ class Work:
 
     async def _failed(self, taken: Taken, error: TaskError, *, parks: bool) -> Outcome:
         source, delivery, event, text = taken.source, taken.delivery, taken.event, str(error)
+        copy = copyable(event, delivery)
+        parks = parks or copy is not event
         self.memory.failed(event)
         self.tally.add_failure(text)
         self.report.error(text)
         self._chirp_counts()
         if not event.failures and not delivery.returned:
             self._suspect_the_machine(error)  # before the copy, which would else come to this pilot
-        copied = await self.copies.failed(source, event, error=text, parked=parks)
+        copied = await self.copies.failed(source, copy, error=text, parked=parks)
         if copied and parks:
             self._tell_parked(event, text)
         # Where no copies are taken the broker counts, and a return may have been a failure.
@@ -207,7 +209,7 @@ class Work:
     async def _park_unrun(self, taken: Taken) -> Outcome:
         source, delivery, event = taken.source, taken.delivery, taken.event
         text = f"the event came back {delivery.returned} times without a verdict: it may kill pilots"
-        if not await self.copies.failed(source, event, error=text, parked=True):
+        if not await self.copies.failed(source, copyable(event, delivery), error=text, parked=True):
             return Outcome(verdict=None)
         self._tell_parked(event, text)
         return Outcome(verdict=source.ack, settles=event.failures + 1)
@@ -216,7 +218,7 @@ class Work:
         """Let an event by that is not run here."""
         source, delivery, event = taken.source, taken.delivery, taken.event
         self.tally.passed_on += parked
-        body = unchanged(event)
+        body = unchanged(copyable(event, delivery))
         if parked and await self.copies.dead(event, body):
             self._tell_parked(event, "it had been parked in its own queue")
             return Outcome(verdict=source.ack)
@@ -254,6 +256,15 @@ async def give(verdict: Verdict, delivery: Delivery) -> bool:
     if limit.cancelled_caught:
         log.error("the broker did not take the verdict", queue=delivery.queue, limit_s=VERDICT_LIMIT_S)
     return taken
+
+
+def copyable(event: events.Event, delivery: Delivery) -> events.Event:
+    """`event`, or its whole body as its data: what is nested as deep as can just be read may be too deep to write."""
+    try:
+        unchanged(event)
+    except events.EventError:
+        return attrs.evolve(event, data=delivery.body, headers={events.PARKED: True})
+    return event
 
 
 def read(delivery: Delivery) -> tuple[events.Event, str]:

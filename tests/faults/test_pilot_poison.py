@@ -1,10 +1,14 @@
 """Events that fail again and again: counted across pilots, parked, and never acked without a confirmed copy."""
 
+import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import trio
+import zstandard
 from pilot_fakes import World, copy, infile
 from trio.testing import MockClock
 
@@ -12,6 +16,10 @@ from ewms.pilot import events
 from ewms.pilot.brokers.base import BrokerLost, BrokerRefused, Delivery, PublishRefused
 from ewms.pilot.containers.base import ContainerSpec
 from ewms.pilot.errors import ExitStatus
+
+
+async def fails(spec: ContainerSpec) -> int:
+    return 1
 
 
 async def bad_fails(spec: ContainerSpec) -> int:
@@ -59,10 +67,7 @@ async def test_only_the_first_failure_of_an_event_makes_the_machine_suspect(
 
 
 async def test_a_binary_event_is_parked_unharmed(autojump_clock: MockClock, world: World) -> None:
-    async def fail(spec: ContainerSpec) -> int:
-        return 1
-
-    world.task = fail
+    world.task = fails
     world.put(b"\x00\xff\r\n")
     assert await world.run(max_failures=1) == ExitStatus.TASKS_FAILED
     assert world.left[0].data == b"\x00\xff\r\n"
@@ -140,6 +145,40 @@ async def test_a_body_that_nobody_can_read_is_parked_at_once_and_whole(autojump_
     assert event.parked
     assert "not zstd-compressed" in event.headers[events.LAST_ERROR]
     assert world.outputs == ["good"]  # it says nothing about this machine
+
+
+@pytest.mark.parametrize("field", ["data", "headers"])
+async def test_an_event_that_can_be_read_but_not_written_again_is_parked_whole(
+    autojump_clock: MockClock, world: World, monkeypatch: pytest.MonkeyPatch, field: str
+) -> None:
+    """How deep that is differs by a few levels between Python's versions: here it is 100."""
+
+    def dumps(value: Any, **how: Any) -> str:
+        text = json.dumps(value, **how)
+        if "[" * 100 in text:
+            raise RecursionError("maximum recursion depth exceeded")
+        return text
+
+    deep = "[" * 100 + "]" * 100
+    data = deep if field == "data" else '"bad"'
+    text = f'{{"headers": {{"x": {deep if field == "headers" else 0}}}, "data": {data}}}'
+    body = zstandard.ZstdCompressor().compress(text.encode())
+    monkeypatch.setattr(events, "json", SimpleNamespace(loads=json.loads, dumps=dumps))
+    world.put_body(body)
+    assert await world.run(infile_ext=".json", queue_deadletter="dead") == ExitStatus.TASKS_FAILED
+    ((_, event),) = world.copies
+    assert event.data == body
+    assert event.parked
+    assert world.unsettled == 0
+
+
+async def test_a_number_of_failures_that_cannot_be_counted_on(autojump_clock: MockClock, world: World) -> None:
+    text = f'{{"headers": {{"ewms-failures": {"9" * 4300}}}, "data": "bad"}}'
+    world.put_body(zstandard.ZstdCompressor().compress(text.encode()))
+    world.put("good")
+    assert await world.run(queue_deadletter="dead") == ExitStatus.OK
+    assert [event.data for _, event in world.copies] == ["bad"]
+    assert world.outputs == ["good"]
 
 
 @pytest.mark.parametrize("event_id", ["x" * 300, "half a pair: \ud800", "e-1"])
