@@ -3,7 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Final, TypeVar
 
 import trio
@@ -67,6 +67,12 @@ class KeptSource(ABC):
                 self._pushed.close()
             finally:
                 self._settled.set()
+
+    def _drop_pushed(self) -> None:
+        """Forget what came by a connection that is gone: while the tasks here take hours nobody receives it."""
+        with suppress(trio.WouldBlock, trio.EndOfChannel):
+            while True:
+                self._waiting.receive_nowait()
 
     async def _next_pushed(self) -> Delivery:
         """The next message that came, whether it is still ours or not."""

@@ -61,6 +61,7 @@ class PulsarSource(KeptSource):
                     await self._changed.wait()
         if not self._stopped:
             self._held.clear()
+            self._drop_pushed()
 
     async def _take(self, wire: ConsumerWire, message: Incoming) -> None:
         if self._stopped:

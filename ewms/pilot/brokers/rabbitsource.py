@@ -76,6 +76,7 @@ class RabbitSource(KeptSource):
             self._doubtful |= self._without_verdict
             await trio.sleep(FIRST_WAIT)
         await channel.closed.wait()
+        self._drop_pushed()
         self._without_verdict.clear()
         self._doubtful.clear()
 
