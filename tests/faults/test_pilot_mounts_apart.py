@@ -48,6 +48,18 @@ async def test_what_would_show_them_is_refused(
     assert len(world.queues["in"]) == 1
 
 
+async def test_a_directory_that_holds_those_of_all_tasks_is_refused(
+    autojump_clock: MockClock, world: World, tmp_path: Path
+) -> None:
+    world.tmp_path = tmp_path / "disk" / "pilots"
+    world.tmp_path.mkdir(parents=True)
+    world.put("x")
+    with capture_logs() as logs:
+        status = await world.run(external_directories=tmp_path / "disk")
+    assert status == ExitStatus.CONFIGURATION
+    assert "the files of other tasks are there" in str(logs)
+
+
 async def test_what_shows_none_of_them_is_mounted(autojump_clock: MockClock, world: World) -> None:
     world.put("x")
     assert await world.run(external_directories=world.tmp_path / "input") == ExitStatus.OK

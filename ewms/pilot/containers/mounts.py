@@ -42,11 +42,11 @@ def keep_apart(mounts: Iterable[Mount], secrets: Iterable[Path], tasks: Path) ->
     Raises:
         MountRefused: one of them would.
     """
-    hidden = [secret.resolve() for secret in secrets]
+    hidden, tasks = [secret.resolve() for secret in secrets], tasks.resolve()
     for mount in mounts:
         if held := next((each for each in hidden if each.is_relative_to(mount.source)), None):
             raise MountRefused(f"cannot mount {mount.source}: {held.name} is in it, which is the pilot's own")
-        if mount.source.is_relative_to(tasks.resolve()):
+        if mount.source.is_relative_to(tasks) or tasks.is_relative_to(mount.source):
             raise MountRefused(f"cannot mount {mount.source}: the files of other tasks are there")
 
 
