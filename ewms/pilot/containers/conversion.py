@@ -128,7 +128,7 @@ def _in_words(about: About) -> dict[str, str]:
 def _no_room(source: str, images: Path, why: object) -> ContainerError:
     return ContainerError(
         f"the image {source} cannot be converted in {images}: {why}; "
-        "set _EWMS_PILOT_APPTAINER_BUILD_WORKDIR to a directory with more room"
+        "set _EWMS_PILOT_APPTAINER_BUILD_WORKDIR to another directory"
     )
 
 

@@ -10,11 +10,13 @@ The kernel frees a lock when its pilot dies. What a killed pilot left half made 
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
 import os
 import secrets
+import stat
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -79,9 +81,10 @@ class ImageStore:
 
         Raises:
             ImageUnusable: another pilot had it for too long.
-            OSError: there can be no such directory.
+            OSError: there can be no such directory, or others could put images of theirs there.
         """
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _check_owner(self.root)
         place = self.root / key_of(source)
         async with locked(_lock_of(place), source):
             for left in self._leftovers(place.name):
@@ -159,6 +162,13 @@ class ImageStore:
     def _leftovers(self, key: str) -> list[Path]:
         """Of conversions and removals, at work or not."""
         return [*self.root.glob(f"{key}.making-*"), *self.root.glob(f"{key}.going-*")]
+
+
+def _check_owner(root: Path) -> None:
+    # Its name can be guessed, and everybody can make directories beside it: who made it first could choose our images.
+    status = root.stat()
+    if {root.lstat().st_uid, status.st_uid} != {os.getuid()} or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise PermissionError(errno.EPERM, "others can write there, or have made it", str(root))
 
 
 async def _remove_leftover(path: Path) -> None:

@@ -131,6 +131,28 @@ async def test_a_lock_whose_file_was_removed_meanwhile_is_none(tmp_path: Path) -
         os.close(removed)
 
 
+@pytest.mark.parametrize("mode", [0o770, 0o707])
+async def test_a_directory_that_others_can_write_to_is_not_used(tmp_path: Path, mode: int) -> None:
+    """Its place is open to everybody, and its name known: what is in it could be anybody's."""
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images").chmod(mode)
+    with pytest.raises(PermissionError, match="others can write there"):
+        await made(pilot(tmp_path), "image")
+
+
+@pytest.mark.parametrize("is_link", [False, True])
+async def test_a_directory_that_somebody_else_made_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_link: bool
+) -> None:
+    place = tmp_path / ("theirs" if is_link else "images")
+    place.mkdir(mode=0o700)
+    if is_link:
+        (tmp_path / "images").symlink_to(place)
+    monkeypatch.setattr(os, "getuid", lambda: place.stat().st_uid + 1)
+    with pytest.raises(PermissionError, match="have made it"):
+        await made(pilot(tmp_path), "image")
+
+
 async def test_an_image_whose_lock_a_cleaner_took_is_as_if_used_now(tmp_path: Path) -> None:
     store = pilot(tmp_path)
     place = await made(store, "image")
