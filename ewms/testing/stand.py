@@ -138,6 +138,7 @@ def tms_environment(ground: Ground, wms: WmsAccess, **settings: str) -> dict[str
         "TMS_SCHEDD_NAME": SCHEDD_NAME,
         "TMS_OUTER_LOOP_WAIT": "0.5",
         "TMS_WATCHER_INTERVAL": "0.5",
+        "TMS_SETTLE_TIME": "15",
         "LOG_LEVEL": "DEBUG",
         **ground.tms_settings,
         **settings,

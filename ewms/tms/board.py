@@ -5,7 +5,7 @@ stays on the list of changes until a report that is still true was accepted.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from datetime import UTC, date, datetime
 
 import attrs
@@ -47,6 +47,7 @@ class Board:
         self._places: dict[str, set[tuple[str, int]]] = {}  # UUID → (log, cluster id)
         self._dirty: dict[str, None] = {}  # a set that keeps its order
         self._accepted: dict[str, TaskforceReport] = {}
+        self._doubtful: set[str] = set()
 
     # --- from the TMS ---
 
@@ -87,10 +88,19 @@ class Board:
             else:
                 yield report
 
-    def accepted(self, reports: Iterable[TaskforceReport]) -> None:
-        """The WMS took these; what changed since then stays on the list."""
+    def accepted(self, reports: Iterable[TaskforceReport], in_doubt: Container[str] = ()) -> None:
+        """The WMS took these; what changed since then stays on the list. Those in doubt will be told again."""
         for report in reports:
             self._accepted[report.uuid] = report
+            if report.uuid in in_doubt:
+                self._doubtful.add(report.uuid)
+
+    def tell_again(self, uuids: Iterable[str]) -> None:
+        """Put these on the list, changed or not: something older may have reached the WMS since."""
+        for uuid in uuids:
+            self._doubtful.discard(uuid)
+            self._accepted.pop(uuid, None)
+            self._dirty[uuid] = None
 
     def ended(self, uuid: str, at: int) -> None:
         """The schedd says that the taskforce's cluster is gone (since `at`, epoch s), whatever the log lacks."""
@@ -116,6 +126,7 @@ class Board:
             self._places.pop(uuid, None)
             self._dirty.pop(uuid, None)
             self._accepted.pop(uuid, None)
+            self._doubtful.discard(uuid)
             self._expect_no_more(uuid)
 
     def job_counts(self) -> Counter[str]:
@@ -150,6 +161,8 @@ class Board:
         for uuid in named:
             report = self.report(uuid)
             if report is None or report.completed_at is None or report != self._accepted.get(uuid):
+                return False
+            if uuid in self._doubtful:
                 return False
         if self.unnamed(log_name):
             return False

@@ -18,6 +18,7 @@ import trio
 from ewms.liveness import resting
 from ewms.secret import Secret
 from ewms.tms.board import TaskforceReport
+from ewms.tms.doubts import Doubts
 from ewms.tms.ledger import Ledger
 from ewms.wms.client import WMS
 from ewms.wms.errors import WMSError, WMSNotFound
@@ -81,6 +82,8 @@ class Outbox:
         self._wms = wms
         self._ledger = ledger
         self._taskforces: dict[str, _Taskforce] = {}
+        self.doubts = Doubts()
+        """Taskforces of which the WMS may yet take something that is older than what it took last."""
         self._with_errors: set[str] = set()
         """Taskforces of which the WMS shows errors."""
         self._completions = trio.CapacityLimiter(_COMPLETIONS)
@@ -164,7 +167,7 @@ class Outbox:
             }
             return {report.uuid: report.compound_statuses for report in reports if report.compound_statuses}, errors
 
-        unknown = await self._wms.send_newest_statuses(batch)
+        unknown = await self._wms.send_newest_statuses(batch, self._doubt)
         for uuid, each in errors.items():
             (self._with_errors.add if each else self._with_errors.discard)(uuid)
         for uuid in unknown:
@@ -174,7 +177,7 @@ class Outbox:
     async def confirm_stop(self, uuid: str) -> None:
         """Say that the removal was accepted; the caller has the taskforce's turn."""
         try:
-            await self._wms.confirm_stop(uuid)
+            await self._wms.confirm_stop(uuid, self._doubt)
         except WMSNotFound:
             log.warning("the WMS does not know the taskforce whose stop it ordered", taskforce=uuid)
         await self._ledger.update(uuid, stopped_at=time.time())
@@ -221,6 +224,9 @@ class Outbox:
             if each.has_errors:
                 self._with_errors.add(each.uuid)
         self.reconciled.set()
+
+    def _doubt(self, uuids: Iterable[str]) -> None:
+        self.doubts.add(uuids, trio.current_time())
 
     def _forget_if_idle(self, uuid: str) -> None:
         taskforce = self._taskforces[uuid]

@@ -1,7 +1,7 @@
 """Changed taskforces → batches to the WMS, once per interval; what was not accepted stays on the board.
 
 While the WMS is away nothing is kept for it: each attempt sends what is true then, so that its first news is the
-newest.
+newest. What an attempt without an answer may overwrite later (`doubts.py`) is told once more.
 """
 
 import json
@@ -66,9 +66,15 @@ class _Round:
 
     async def run(self) -> None:
         outbox = self._ctx.outbox
+        self._tell_again(outbox.doubts.settled(trio.current_time(), self._ctx.settings.settle_time))
         self._ctx.board.forget_all_but(lambda uuid: outbox.stage(uuid) is not Stage.UNKNOWN)
         while await self._send():
             pass
+
+    def _tell_again(self, settled: Sequence[str]) -> None:
+        if settled:
+            log.info("telling once more what an unanswered call may have overwritten", taskforces=len(settled))
+        self._ctx.board.tell_again(settled)
 
     async def _send(self, only: Collection[str] | None = None) -> bool:
         """Send the next batch (of `only` these) until it is accepted or refused; False when there is none."""
@@ -116,9 +122,11 @@ class _Round:
         self._told.update(report.uuid for report in batch)
         # A stop that began meanwhile is to be told before the last statuses: they are sent again then.
         settled = [report for report in batch if outbox.stage(report.uuid) is not Stage.STOPPING]
-        self._ctx.board.accepted(settled)
+        self._ctx.board.accepted(settled, in_doubt=outbox.doubts)
         for report in settled:
-            if report.completed_at is not None and outbox.stage(report.uuid) is Stage.OPEN:
+            # Nothing is told after the end: as long as something older may overwrite these, they are not the last.
+            is_last = report.uuid not in outbox.doubts and outbox.stage(report.uuid) is Stage.OPEN
+            if is_last and report.completed_at is not None:
                 outbox.set_stage(report.uuid, Stage.ENDING)
                 # In a task of its own: it may have to wait for this taskforce's stop, others shall not.
                 self._completions.start_soon(outbox.complete, report.uuid, int(report.completed_at))

@@ -245,6 +245,11 @@ class Settings:
         "TMS_OUTER_LOOP_WAIT", "s between polls of the WMS when there was nothing to do", default=60.0
     )
     watcher_interval: Seconds = variable("TMS_WATCHER_INTERVAL", "s between reports to the WMS", default=180.0)
+    settle_time: Age = variable(
+        "TMS_SETTLE_TIME",
+        "s for which a report that the WMS did not answer may still reach it, late; then it is told anew what is true",
+        default=120.0,  # proxies wait 60 s by default, kernels resend what a closed socket has for up to 100 s
+    )
     error_wait: Seconds = variable("TMS_ERROR_WAIT", "s of pause after a failed start or stop", default=10.0)
     audit_interval: Seconds = variable(
         "TMS_AUDIT_INTERVAL",

@@ -11,6 +11,8 @@ import attrs
 from ewms.wms.errors import WMSNotFound, WMSRefused, WMSUnauthorized, WMSUnavailable
 
 _TRANSIENT: Final = frozenset({408, 429})
+_GATEWAYS_OWN: Final = frozenset({502, 504})
+"""A gateway has given the WMS up, which may be at it still."""
 
 
 @attrs.frozen
@@ -41,7 +43,8 @@ def judge(call: str, answer: Answer) -> Any:
         raise WMSUnauthorized(f"{call}: the WMS does not accept our token (401: {_error_text(answer)})")
     if status >= 500 or status in _TRANSIENT:
         reason = f"{call}: the WMS answers {status}: {_error_text(answer)}"
-        raise WMSUnavailable(reason, retry_after=retry_after(answer, datetime.now(UTC)))
+        wait = retry_after(answer, datetime.now(UTC))
+        raise WMSUnavailable(reason, retry_after=wait, is_open=status in _GATEWAYS_OWN)
     if status == 404 and _is_own_error(answer):
         raise WMSNotFound(f"{call}: {_error_text(answer)}")
     if status == 413 or (400 <= status < 500 and _is_own_error(answer)):

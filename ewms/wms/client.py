@@ -8,12 +8,14 @@ What every call shares:
 - An answer may be lost after the WMS acted. Repeating is harmless for reads and for statuses (a snapshot). The calls
   that add to a taskforce's log (`start_failed`, `stop_failed`, `complete`) look into that log before a repetition.
   `confirm_start` cannot be told apart here: see its 404.
+- An attempt that nobody answered may be acted upon later, after newer calls. Who sends what a late one would overwrite
+  is told of it (`Doubt`).
 - Cancelling a call leaves open whether the WMS acted.
 """
 
 import json
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
@@ -36,8 +38,15 @@ Batch = tuple[Mapping[str, CompoundStatuses], Mapping[str, TopTaskErrors]]
 Observe = Callable[[str, type[WMSError] | None, float], None]
 """Watches the client: the call (method and path), what it ended with (None: an answer), and how long it took, in s."""
 
+Doubt = Callable[[Collection[str]], None]
+"""Told of each attempt that may be acted upon yet (`WMSUnavailable.is_open`): the taskforces that it is about."""
+
 
 def _nobody(_call: str, _fault: type[WMSError] | None, _seconds: float) -> None:
+    pass
+
+
+def _untold(_uuids: Collection[str]) -> None:
     pass
 
 
@@ -161,9 +170,15 @@ class WMS:
 
     # --- stopping ---
 
-    async def confirm_stop(self, uuid: str) -> None:
+    async def confirm_stop(self, uuid: str, doubt: Doubt = _untold) -> None:
         """Say that the removal was accepted. The WMS takes it in any phase: never send it after `complete`."""
-        await self._call("POST", _path("/tms/condor-rm/taskforces", uuid))
+        path = _path("/tms/condor-rm/taskforces", uuid)
+
+        async def attempt() -> None:
+            with _doubted(doubt, {uuid}):
+                await self._attempt("POST", path)
+
+        await until_answered(f"POST {path}", attempt, self._retry)
 
     async def stop_failed(self, uuid: str, error: str) -> None:
         """Say that one attempt at removing the cluster failed; each call counts."""
@@ -189,7 +204,7 @@ class WMS:
         """
         return await self.send_newest_statuses(lambda: (statuses, errors))
 
-    async def send_newest_statuses(self, newest: Callable[[], Batch]) -> frozenset[str]:
+    async def send_newest_statuses(self, newest: Callable[[], Batch], doubt: Doubt = _untold) -> frozenset[str]:
         """As `send_statuses`, but each attempt sends what `newest` gives then: nothing stale after an outage."""
         path = "/tms/statuses/taskforces"
 
@@ -199,8 +214,10 @@ class WMS:
             body = {key: entries for key, entries in batch.items() if entries}
             if not body:
                 return frozenset()
-            unknown = raw.failed_uuids(await self._attempt("POST", path, body=body))
-            log.debug("statuses sent", taskforces=len({*statuses, *errors}), unknown=len(unknown))
+            uuids = {*statuses, *errors}
+            with _doubted(doubt, uuids):
+                unknown = raw.failed_uuids(await self._attempt("POST", path, body=body))
+            log.debug("statuses sent", taskforces=len(uuids), unknown=len(unknown))
             return unknown
 
         return await until_answered(f"POST {path}", attempt, self._retry)
@@ -302,6 +319,9 @@ class WMS:
         return await self._sender.send(method, self._base + path, params=query, headers=headers, content=content)
 
 
+_NOT_SENT: Final = (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.ConnectError, httpx.ProxyError)
+
+
 class _Sender:
     """One HTTP exchange with a deadline; the one place that maps httpx's errors to ours."""
 
@@ -318,10 +338,22 @@ class _Sender:
             with trio.fail_after(self._timeout):
                 response = await self._http.request(method, url, **more)
         except trio.TooSlowError:
-            raise WMSUnavailable(f"{where}: no answer within {self._timeout:g} s") from None
+            raise WMSUnavailable(f"{where}: no answer within {self._timeout:g} s", is_open=True) from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise WMSUnavailable(f"{where}: {type(error).__name__}: {error}") from error
+            is_open = not isinstance(error, _NOT_SENT)
+            raise WMSUnavailable(f"{where}: {type(error).__name__}: {error}", is_open=is_open) from error
         return Answer(response.status_code, response.content, dict(response.headers))
+
+
+@contextmanager
+def _doubted(doubt: Doubt, uuids: Collection[str]) -> Iterator[None]:
+    """Tell of this attempt about these taskforces where it ends without an answer."""
+    try:
+        yield
+    except WMSUnavailable as error:
+        if error.is_open:
+            doubt(uuids)
+        raise
 
 
 def _path(prefix: str, uuid: str, suffix: str = "") -> str:

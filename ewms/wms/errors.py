@@ -14,10 +14,12 @@ class WMSUnavailable(WMSError):
     client was opened with a limited number of attempts.
     """
 
-    def __init__(self, reason: str, *, retry_after: float | None = None) -> None:
+    def __init__(self, reason: str, *, retry_after: float | None = None, is_open: bool = False) -> None:
         super().__init__(reason)
         self.retry_after = retry_after
         """What the answer asked for, in s."""
+        self.is_open = is_open
+        """Whether the call may be acted upon yet, after others that follow it: it was sent, and nobody answered."""
 
 
 class WMSUnauthorized(WMSUnavailable):

@@ -19,6 +19,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
         watcher_interval=0.02,
         error_wait=0.02,
         audit_interval=0.1,
+        settle_time=0.1,
     )
     async with open_standin(locations={"here": SCHEDD}, needs_token=False) as standin:
         yield Bench(standin, FakeSchedd(), settings)

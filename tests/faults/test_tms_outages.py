@@ -123,6 +123,46 @@ async def test_a_wms_that_accepts_and_never_answers(tmp_path: Path, autojump_clo
         assert batches(world, back)[0][uuid] == {"RUNNING": 2, "IDLE": 2}
 
 
+async def test_a_report_that_arrives_after_a_newer_one_is_put_right(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with open_world(tmp_path) as world:
+        uuid, other = await started(world), await started(world)
+        await trio.sleep(200)
+        quiet = len(batches(world, 0))
+        world.network.late, world.network.late_by = STATUSES, 70
+        runs(world, 1, 0)
+        await world.until(lambda: len(batches(world, 0)) > quiet)
+        world.network.late = ""
+        runs(world, 1, 1)
+        stale, newest = {"RUNNING": {"null": 1}, "IDLE": {"null": 3}}, {"RUNNING": {"null": 2}, "IDLE": {"null": 2}}
+        await world.until(lambda: world.bench.taskforce(uuid).compound_statuses == newest, 40)
+        await world.until(lambda: world.bench.taskforce(uuid).compound_statuses == stale, 70)
+        await world.until(lambda: world.bench.taskforce(uuid).compound_statuses == newest, 120 + 180)
+        await trio.sleep(400)
+        told = batches(world, 0)[quiet:]
+        assert [each[uuid] for each in told] == [{"RUNNING": 1, "IDLE": 3}, *[{"RUNNING": 2, "IDLE": 2}] * 2]
+        assert not any(other in each for each in told)  # the late call did not speak of it
+
+
+@pytest.mark.parametrize("call", [STATUSES, "/v1/tms/condor-rm/*"])
+async def test_the_end_is_told_when_nothing_older_can_arrive_any_more(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock, call: str
+) -> None:
+    async with open_world(tmp_path, watcher_interval=20.0) as world:
+        uuid = await started(world)
+        world.network.late, world.network.late_by, away = call, 100, trio.current_time()
+        runs(world, 1, 0)
+        await keeps_watching(world, uuid, 1)
+        world.bench.stop(uuid)
+        await world.until(lambda: bool(world.network.since(away, call)))
+        world.network.late = ""
+        await world.until(lambda: world.bench.taskforce(uuid).phase == Phase.CONDOR_COMPLETE, 600)
+        await trio.sleep(120)
+        taskforce = world.bench.taskforce(uuid)
+    assert (taskforce.phase, taskforce.compound_statuses) == (Phase.CONDOR_COMPLETE, {"REMOVED": {"null": 4}})
+
+
 async def test_a_history_that_never_answers_holds_up_no_start_for_long(
     tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:

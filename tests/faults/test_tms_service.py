@@ -57,6 +57,7 @@ async def ground(tmp_path: Path) -> AsyncIterator[Ground]:
             "TMS_BASE_REQUIREMENTS": "true",
             "TMS_OUTER_LOOP_WAIT": "0.05",
             "TMS_WATCHER_INTERVAL": "0.05",
+            "TMS_SETTLE_TIME": "0.1",
             "TMS_JOB_MAX_VACATE_TIME": "1",
         }
         yield Ground(Bench(standin, FakeSchedd(), read(environ)), embedded, environ)

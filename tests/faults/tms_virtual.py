@@ -45,12 +45,19 @@ class Call:
 
 @attrs.define
 class Network(httpx.AsyncBaseTransport):
-    """Between the TMS and the stand-in: what matches `down` meets nobody, what matches `silent` gets no answer."""
+    """Between the TMS and the stand-in: what matches `down` meets nobody, what matches `silent` gets no answer.
+
+    What matches `late` gets none either, and is acted upon `late_by` s after it was sent.
+    """
 
     app: httpx.ASGITransport
     down: str = ""
     silent: str = ""
+    late: str = ""
+    late_by: float = 0.0
     calls: list[Call] = attrs.field(factory=list)
+    background: trio.Nursery = attrs.field(init=False)
+    """For what outlives its caller."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         path = request.url.path
@@ -59,7 +66,14 @@ class Network(httpx.AsyncBaseTransport):
             raise httpx.ConnectError("connection refused")
         if fnmatchcase(path, self.silent):
             await trio.sleep_forever()
+        if fnmatchcase(path, self.late):
+            self.background.start_soon(self._act_later, request)
+            await trio.sleep_forever()
         return await self.app.handle_async_request(request)
+
+    async def _act_later(self, request: httpx.Request) -> None:
+        await trio.sleep(self.late_by)
+        await self.app.handle_async_request(request)
 
     def since(self, moment: float, pattern: str) -> list[Call]:
         """The calls from then on whose path matches."""
@@ -123,6 +137,7 @@ async def open_world(
         world = World(bench, network, ctx)
         before(world)
         async with trio.open_nursery() as nursery:
+            network.background = nursery
             await nursery.start(serve, ctx)
             if not may_be_stuck:
                 nursery.start_soon(never_stuck, ctx.pulse)

@@ -30,7 +30,12 @@ from tests.sweep.truth import Evidence, LoggedCluster, judge, judge_running, rea
 N_WORKERS: Final = 2
 _DEADLINE: Final = 120.0
 _END_GRACE: Final = 30.0
-_PACE: Final = {"TMS_OUTER_LOOP_WAIT": "0.1", "TMS_WATCHER_INTERVAL": "0.1", "TMS_ERROR_WAIT": "0.1"}
+_PACE: Final = {
+    "TMS_OUTER_LOOP_WAIT": "0.1",
+    "TMS_WATCHER_INTERVAL": "0.1",
+    "TMS_ERROR_WAIT": "0.1",
+    "TMS_SETTLE_TIME": "0.2",
+}
 _WORKER: Final = {
     "do_transfer_worker_stdouterr": True,
     "max_worker_runtime": 3600,

@@ -17,7 +17,10 @@ class Fault:
     count: int | None = None
     """How many calls it meets; None: every one until it is cleared."""
     delay: float = 0.0
-    """Latency in s, before the call is acted upon, or with `after` between that and the answer."""
+    """Latency in s, before the call is acted upon, or with `after` between that and the answer.
+
+    A caller that gives up before hinders nothing: the WMS acts late, perhaps after newer calls.
+    """
     status: int | None = None
     """Answer with this status instead (401, 429, 500, …)."""
     retry_after: int | None = None

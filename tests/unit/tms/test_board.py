@@ -130,6 +130,19 @@ def test_a_log_is_dropped_when_all_of_it_was_told() -> None:
     assert board.report("TF-1") is None
 
 
+def test_what_was_told_in_doubt_is_told_again_when_that_is_over_and_its_log_stays() -> None:
+    board = Board()
+    board.tally(LOG).feed(submit() + EXECUTE + REMOVED)
+    told = board.changed()
+    board.accepted(told, in_doubt={"TF-1"})
+    assert board.changed() == []
+    assert not board.drop(LOG)
+    board.tell_again(["TF-1"])
+    assert board.changed() == told
+    board.accepted(told)
+    assert board.drop(LOG)
+
+
 def test_a_log_that_was_never_read_is_dropped_too() -> None:
     assert Board().drop(LOG)
 

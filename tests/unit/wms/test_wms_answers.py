@@ -43,6 +43,13 @@ def test_bad_answers(answer: Answer, kind: type[WMSError]) -> None:
     assert type(caught.value) is kind
 
 
+@pytest.mark.parametrize(("status", "is_open"), [(500, False), (502, True), (503, False), (504, True), (429, False)])
+def test_behind_a_gateway_that_gave_up_the_wms_may_act_yet(status: int, is_open: bool) -> None:
+    with pytest.raises(WMSUnavailable) as caught:
+        judge("POST /x", Answer(status, b"<html>"))
+    assert caught.value.is_open is is_open
+
+
 def test_good_answers() -> None:
     assert judge("GET /x", Answer(200, b"{}")) == {}
     assert judge("GET /x", Answer(207, b'{"results": []}')) == {"results": []}
