@@ -10,18 +10,16 @@ Examples:
 """
 
 import argparse
-import ctypes
 import os
 import random
-import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import trio
 
 from ewms import logs
+from tests.apart import go_apart
 from tests.chaos import table
 from tests.chaos.faults import kinds
 from tests.chaos.kinds import has
@@ -29,8 +27,8 @@ from tests.chaos.places import OPENERS
 from tests.chaos.run import Plan, PoolUnavailable, run
 from tests.chaos.schedule import Timed, closed_up, dump, parse, plan, shrunk
 from tests.chaos.table import Result
+from tests.worked import in_new_directory
 
-_CLONE_NEWNS = 0x00020000
 _LONGEST_GAP_S = 5.0
 """In a schedule out of which faults were taken."""
 
@@ -130,33 +128,22 @@ def _document(page: Path, results: Sequence[Path]) -> int:
     return 0
 
 
-def _own_mounts() -> None:
-    """What is mounted for a run is seen by it alone, and goes with it."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.unshare(_CLONE_NEWNS) or libc.mount(b"none", b"/", None, 1 << 18 | 1 << 14, None):  # MS_PRIVATE, MS_REC
-        raise OSError(ctypes.get_errno(), "no mounts of our own")
-
-
 def main() -> int:
     """The exit status."""
     options = _parse()
     if options.document:
         return _document(options.document[0], options.document[1:])
-    if os.geteuid() == 0:
-        _own_mounts()
+    go_apart("tests.chaos")
     logs.configure("CRITICAL", "CRITICAL")
-    work_dir = Path(tempfile.mkdtemp(prefix="ewms-chaos-"))
-    work_dir.chmod(0o755)
-    try:
-        status = trio.run(Chaos(options, work_dir).main)
-    except PoolUnavailable as error:
-        print(f"no real pool here: {error}")
-        status = 2
-    if status == 0 and not options.keep:
-        shutil.rmtree(work_dir, ignore_errors=True)
-    else:
-        print(f"logs: {work_dir}")
-    return status
+
+    def work(directory: Path) -> int:
+        try:
+            return trio.run(Chaos(options, directory).main)
+        except PoolUnavailable as error:
+            print(f"no real pool here: {error}")
+            return 2
+
+    return in_new_directory("ewms-chaos-", work, keep=options.keep)
 
 
 if __name__ == "__main__":

@@ -40,6 +40,28 @@ def close_connections(limit: int | None) -> Act:
     return act
 
 
+def close_channels(*, one: bool) -> Act:
+    """The broker closes a channel, or all, and leaves their connections open: as after an acknowledgement too late."""
+
+    @asynccontextmanager
+    async def act(system: System, fault: Timed) -> AsyncIterator[None]:
+        broker = system.place.broker
+        assert broker is not None
+        async with system.feeding:
+            system.all_interrupted()
+            await broker.ctl("eval", _close_channels(fault.draw if one else None))
+        yield
+
+    return act
+
+
+def _close_channels(draw: int | None) -> str:
+    """Erlang that makes channels get an acknowledgement of what was never delivered, which is the end of a channel."""
+    chosen = "All" if draw is None else f"lists:sublist(All, 1 + {draw} rem max(1, length(All)), 1)"
+    ack = "{method, {'basic.ack', 1 bsl 60, false}, none, noflow}"
+    return f"All = rabbit_channel:list_local(), [gen_server2:cast(Each, {ack}) || Each <- {chosen}], ok."
+
+
 @asynccontextmanager
 async def full_queue(system: System, fault: Timed) -> AsyncIterator[None]:
     """The outgoing queue of a base job takes no message."""

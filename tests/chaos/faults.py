@@ -72,6 +72,8 @@ _KINDS: Final = (
     Kind("broker-kill", acts_broker.restart("kill"), FLOW, (0.0, 5.0), _RABBIT, alone="broker"),
     Kind("broker-connections-closed", acts_broker.close_connections(None), FLOW, needs=_RABBIT, alone="broker"),
     Kind("broker-connection-closed", acts_broker.close_connections(1), FLOW, needs=_RABBIT, alone="broker"),
+    Kind("broker-channels-closed", acts_broker.close_channels(one=False), FLOW, needs=_RABBIT, alone="broker"),
+    Kind("broker-channel-closed", acts_broker.close_channels(one=True), FLOW, needs=_RABBIT, alone="broker"),
     Kind("broker-queue-full", acts_broker.full_queue, FLOW, _SOON, _RABBIT, alone="broker"),
     Kind("broker-net-stall", acts_network.to_broker("stall"), FLOW, _SOON, _RABBIT, alone="broker-net"),
     Kind("broker-net-delay", acts_network.to_broker("delay", 0.3), FLOW, _LONGER, _RABBIT, alone="broker-net"),

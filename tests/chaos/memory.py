@@ -11,7 +11,7 @@ SPANS: Final = 8
 """Into so many parts the time is cut."""
 _OLD: Final = 0.9
 """Who lived for so much of the longest life of its role is looked at."""
-_LONG_MIN: Final = 15.0
+LONG_MIN: Final = 15.0
 """Of shorter lives nobody can say that they are flat."""
 _ALLOWED_MB: Final = 5.0
 
@@ -82,7 +82,7 @@ def judge(found: Iterable[Life]) -> list[str]:
     return [
         f"{life.role}: grew by {life.grown:.1f} MB in {life.minutes:.0f} minutes: {life.memory}"
         for life in found
-        if life.minutes >= _LONG_MIN and life.grown > _ALLOWED_MB
+        if life.minutes >= LONG_MIN and life.grown > _ALLOWED_MB
     ]
 
 

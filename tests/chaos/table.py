@@ -116,7 +116,15 @@ def document(results: Sequence[Result]) -> str:
         (f"{each.ground}, {each.broker}", str(each.seed), f"{each.minutes:g}", *_counts([each])) for each in results
     ]
     rows.append(("all", "", f"{sum(each.minutes for each in results):g}", *_counts(results)))
-    return "\n".join([*_markdown(rows), "", *_markdown(_by_kind(results))])
+    return "\n".join([*_markdown(rows), "", *_markdown(_by_kind(results)), *_long_lives(results)])
+
+
+def _long_lives(results: Sequence[Result]) -> Iterable[str]:
+    """Of each run that is long enough: whether its processes grew."""
+    for each in results:
+        if found := [life for life in each.lives if life.minutes >= memory.LONG_MIN]:
+            yield from ("", f"Seed {each.seed}, memory and descriptors of those that lived longest:", "")
+            yield from _markdown([memory.HEADINGS, *map(memory.row, found)])
 
 
 def _counts(results: Sequence[Result]) -> list[str]:

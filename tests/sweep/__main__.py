@@ -9,9 +9,7 @@ Examples:
 
 import argparse
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
@@ -27,6 +25,7 @@ from tests.sweep.cases import SCENARIOS, Case, cases_of, choose, parse_case
 from tests.sweep.grounds import Ground, Say, open_embedded, open_real
 from tests.sweep.lane import Lane, open_lane
 from tests.sweep.table import Result, table
+from tests.worked import in_new_directory
 
 OpenGround = Callable[[Path, int, Say], AbstractAsyncContextManager[Ground]]
 
@@ -190,8 +189,10 @@ def main() -> int:
     """The exit status: 0 only when every case ended right."""
     arguments = _parse()
     logs.configure("CRITICAL", "CRITICAL")
-    work_dir = Path(tempfile.mkdtemp(prefix="ewms-sweep-"))
-    work_dir.chmod(0o755)
+    return in_new_directory("ewms-sweep-", lambda directory: _run(arguments, directory), keep=arguments.keep)
+
+
+def _run(arguments: argparse.Namespace, work_dir: Path) -> int:
     status = 0
     for sweep in _sweeps(arguments, work_dir):
         try:
@@ -204,10 +205,6 @@ def main() -> int:
             continue
         print(f"\n{sweep.name}\n{table(sweep.results)}\n")
         status = max(status, _conclude(sweep))
-    if status == 0 and not arguments.keep:
-        shutil.rmtree(work_dir, ignore_errors=True)
-    else:
-        print(f"logs: {work_dir}")
     return status
 
 

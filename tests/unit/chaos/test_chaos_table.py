@@ -3,7 +3,7 @@
 import attrs
 import pytest
 
-from tests.chaos import table
+from tests.chaos import memory, table
 from tests.chaos.faults import kinds
 from tests.chaos.kinds import Needs
 from tests.chaos.table import Result
@@ -52,6 +52,18 @@ def test_several_runs_are_one_table_with_their_sums() -> None:
     assert "| all |  | 8 | 4 | 200 | 198 | 4 | 2 | 4 | 4 | 0 | 0 | 2 |" in shown
     assert "| pilot-kill | 1 | 9.0 s | 2 | 3.2 s |" in shown
     assert "| wms-gone |  |  | 1 |  |" in shown
+
+
+def test_memory_is_told_of_those_who_lived_long_enough_to_tell() -> None:
+    long, short = (memory.Life("TMS", 1, minutes, (50.0,), (20,)) for minutes in (40.0, 4.0))
+    told = [line for line in table.document([attrs.evolve(RESULT, lives=(long, short))]).splitlines() if "TMS" in line]
+    assert told == ["| TMS | 1 | 40 | 50.0 | +0.0 | 20 |"]
+    assert "MB, by eighths" not in table.document([attrs.evolve(RESULT, lives=(short,))])
+
+
+def test_lives_are_kept() -> None:
+    result = attrs.evolve(RESULT, lives=(memory.Life("pilots", 4, 40.0, (30.0, 30.5), (20, 21)),))
+    assert table.parse(table.dump(result)) == result
 
 
 def test_the_table_goes_between_its_marks_and_nowhere_else() -> None:
