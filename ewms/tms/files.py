@@ -1,7 +1,14 @@
 """Small files that survive a crash: either the old content or the new, never a half."""
 
+import errno
 import os
 from pathlib import Path
+from typing import Final
+
+TROUBLES_OF_THE_MACHINE: Final = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE}
+)
+"""They would meet every file, and pass: waited out. Any other OSError is that one file's own."""
 
 
 def write_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:

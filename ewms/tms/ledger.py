@@ -16,7 +16,7 @@ import trio
 
 from ewms.tms.entries import Entry, parse, serialize
 from ewms.tms.errors import LedgerDamaged
-from ewms.tms.files import write_atomically
+from ewms.tms.files import TROUBLES_OF_THE_MACHINE, write_atomically
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -38,8 +38,20 @@ class Ledger:
         self._said_damaged: set[Path] = set()
 
     async def read(self, uuid: str) -> Entry | None:
-        """The entry of `uuid`; one that cannot be read counts as an intent of which nothing more is known."""
+        """The entry of `uuid`; one that cannot be read counts as an intent of which nothing more is known.
+
+        Raises:
+            OSError: no file can be read now; this one may be all right.
+        """
         return await trio.to_thread.run_sync(self.read_now, uuid)
+
+    async def peek(self, uuid: str) -> Entry | None:
+        """As `read`, for who can do without: a disk that does not give it is told and not raised."""
+        try:
+            return await self.read(uuid)
+        except OSError as error:
+            log.error("ledger entry was not read", taskforce=uuid, error=str(error))
+            return None
 
     async def write(self, entry: Entry) -> None:
         """Make `entry` the taskforce's entry, durably; raises OSError when it could not be."""
@@ -87,7 +99,9 @@ class Ledger:
             return _own(uuid, path.read_bytes())
         except FileNotFoundError:
             return None
-        except LedgerDamaged as error:
+        except (OSError, LedgerDamaged) as error:
+            if isinstance(error, OSError) and error.errno in TROUBLES_OF_THE_MACHINE:
+                raise
             if path not in self._said_damaged:
                 self._said_damaged.add(path)
                 log.error(

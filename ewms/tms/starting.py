@@ -1,6 +1,5 @@
 """One start order: find → prepare → re-check → submit → confirm, and on from wherever a crash fell between."""
 
-import errno
 import math
 import time
 from collections.abc import Awaitable, Callable, Collection
@@ -21,7 +20,7 @@ from ewms.tms.decisions import Cluster, Standing, as_intended, choose, must_look
 from ewms.tms.entries import Entry
 from ewms.tms.errors import OrderRefused
 from ewms.tms.expressions import check_expressions
-from ewms.tms.files import write_atomically
+from ewms.tms.files import TROUBLES_OF_THE_MACHINE, write_atomically
 from ewms.tms.inputfiles import check_input_files
 from ewms.tms.outbox import Stage
 from ewms.tms.submission import Submission, build
@@ -32,10 +31,6 @@ from ewms.wms.models import Phase, StartOrder
 
 log = structlog.stdlib.get_logger(__name__)
 
-_TROUBLES_OF_THE_MACHINE: Final = frozenset(
-    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE}
-)
-"""They would fail every order: waited out. Any other OSError is this order's own."""
 _SUBMIT_MARGIN: Final = 30.0
 PATIENCE: Final = 60.0
 """For how long, in s, a start is tried again that HTCondor refuses to look at, or that the helper fails at.
@@ -215,7 +210,7 @@ async def _prepare(ctx: Context, order: StartOrder, entry: Entry | None) -> Subm
         await trio.to_thread.run_sync(_write_envfile, submission)
         await ctx.ledger.write(entry)
     except OSError as error:
-        if error.errno in _TROUBLES_OF_THE_MACHINE:
+        if error.errno in TROUBLES_OF_THE_MACHINE:
             raise
         raise OrderRefused(f"the access point cannot prepare the taskforce: {error}") from error
     return submission

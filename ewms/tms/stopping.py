@@ -82,7 +82,7 @@ async def _note_begun(ctx: Context, taskforce: Taskforce) -> None:
 
 async def _note_confirmed(ctx: Context, uuid: str, taskforce: Taskforce | None) -> None:
     """The WMS took a confirmation of which we had no answer, or which an earlier run did not come to note."""
-    entry = await ctx.ledger.read(uuid)
+    entry = await ctx.ledger.peek(uuid)
     if entry is not None and entry.has_open_stop and taskforce is not None and taskforce.phase == Phase.CONDOR_RM:
         await ctx.ledger.update(uuid, stopped_at=time.time())
 
@@ -129,7 +129,7 @@ async def _remove_once(ctx: Context, uuid: str, cluster_id: int, submit_dict: Ma
 async def _go_on(ctx: Context, taskforce: Taskforce, outcome: StopOutcome) -> None:
     """After the stop: see to it that the taskforce is completed in the end."""
     uuid = taskforce.taskforce_uuid
-    entry = await ctx.ledger.read(uuid)
+    entry = await ctx.ledger.peek(uuid)
     if entry is not None and entry.completed_at is not None and entry.ended_at is not None:
         # It was completed before the stop was ordered: the confirmation has overwritten that at the WMS.
         await _complete(ctx, uuid, int(entry.ended_at))

@@ -217,6 +217,16 @@ async def test_a_bad_order_is_told_and_stops_nobody_else(
     assert [cluster.uuid for cluster in bench.schedd.clusters.values()] == [good]
 
 
+async def test_a_ledger_entry_that_cannot_be_read_is_told_and_stops_nobody_else(bench: Bench) -> None:
+    bad = bench.order(priority=99)
+    (bench.settings.state_dir / "ledger" / f"{bad}.json").mkdir(parents=True)
+    good = bench.order(priority=1)
+    async with bench.tms():
+        await until(lambda: bench.taskforce(good).phase == Phase.CONDOR_SUBMIT)
+    assert "cannot prepare the taskforce" in bench.taskforce(bad).phase_change_log[-1].context
+    assert bench.schedd.calls.count("submit") == 1
+
+
 async def test_a_submit_that_htcondor_refuses_is_told_in_its_own_words(bench: Bench) -> None:
     uuid = bench.order()
 

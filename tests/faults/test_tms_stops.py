@@ -1,6 +1,8 @@
 """Stopping, reporting and completing: the order of the WMS's calls, and consistent ends of odd stories."""
 
+import errno
 import gc
+import os
 import threading
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from ewms.secret import MASK, Secret, redact
 from ewms.testing.fakeschedd import Moment
 from ewms.testing.wms import Fault
 from ewms.tms.condor.base import CondorRefused, CondorUnreachable
+from ewms.tms.entries import Entry
 from ewms.tms.eventlog.reader import Piece, Position, read_on
 from ewms.tms.outbox import Stage
 from ewms.wms.models import Phase
@@ -132,6 +135,30 @@ async def test_a_removal_that_is_refused_is_told_with_its_error(bench: Bench) ->
         await until(lambda: "condor-rm/failed" in bench.posts(uuid))
     assert "permission denied" in bench.taskforce(uuid).phase_change_log[-1].context
     assert bench.schedd.queued
+
+
+@pytest.mark.parametrize("is_the_machines", [False, True])
+async def test_a_stop_whose_ledger_entry_cannot_be_read(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, is_the_machines: bool
+) -> None:
+    async with bench.tms() as ctx:
+        uuid = await started(bench)
+        entry = bench.settings.state_dir / "ledger" / f"{uuid}.json"
+        entry.unlink()
+        entry.mkdir()  # what even root cannot read
+        if is_the_machines:
+
+            def read_now(_uuid: str) -> Entry | None:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+            monkeypatch.setattr(ctx.ledger, "read_now", read_now)
+        bench.stop(uuid)
+        await completed(bench, uuid)
+    assert [each for each in bench.posts(uuid) if each != "statuses"] == [
+        "condor-submit",
+        "condor-rm",
+        "condor-complete",
+    ]
 
 
 async def test_a_cluster_id_that_is_somebody_elses_is_not_removed(bench: Bench) -> None:
