@@ -107,6 +107,19 @@ def deprecated_in_use(cls: type, environ: Mapping[str, str]) -> list[tuple[Depre
     return [(old, var) for _, var in variables(cls) for old in var.deprecated if old.name in environ]
 
 
+def names_without_effect(cls: type, environ: Mapping[str, str], prefixes: tuple[str, ...]) -> list[str]:
+    """A line for each variable that begins like a setting of `cls` and is none: a misspelt one is lost else."""
+    known = {name for _, var in variables(cls) for name in var.names}
+    return [_unknown(name, known) for name in sorted(environ) if name.startswith(prefixes) and name not in known]
+
+
+def _unknown(name: str, known: Iterable[str]) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+    return f"{name}: is no setting, and has no effect{f'; is {near[0]} meant?' if near else ''}"
+
+
 def load(cls: type[T], environ: Mapping[str, str]) -> T:
     """Read `cls` from `environ`; raise `SettingsError` with every problem at once.
 

@@ -5,17 +5,18 @@ a line for each problem. The names are public: task authors, the TMS and operato
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import attrs
 
+from ewms.contract import PILOT_ENV_PREFIXES
 from ewms.pilot import checks
 from ewms.pilot.brokers.base import QueueAddress
 from ewms.pilot.limits import Limits
 from ewms.secret import Secret
-from ewms.settings import AtLeast, SettingsError, load, variable, variables
+from ewms.settings import AtLeast, SettingsError, load, names_without_effect, variable
 
 Level = Literal["debug", "info", "warning", "error", "critical"]
 PlatformName = Literal["apptainer", "bwrap", "docker", "process", "auto"]
@@ -355,18 +356,8 @@ def read(environ: Mapping[str, str]) -> PilotSettings:
 
 
 def without_effect(environ: Mapping[str, str]) -> list[str]:
-    """A line for each variable that looks like a setting of the pilot's and is none: a misspelt one is lost else."""
-    known = {name for _, each in variables(PilotSettings) for name in each.names}
-    return [
-        _unknown(name, known) for name in sorted(environ) if name.removeprefix("_").startswith(_P) and name not in known
-    ]
-
-
-def _unknown(name: str, known: Iterable[str]) -> str:
-    import difflib
-
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
-    return f"{name}: is no setting, and has no effect{f'; is {near[0]} meant?' if near else ''}"
+    """A line for each variable that looks like a setting of the pilot's and is none."""
+    return names_without_effect(PilotSettings, environ, PILOT_ENV_PREFIXES)
 
 
 def extension(text: str) -> str:

@@ -19,7 +19,7 @@ from ewms.tms.condor.base import CondorError, CondorRefused, Schedd
 from ewms.tms.condor.schedd import open_schedd
 from ewms.tms.envfile import parse_pilot_variables
 from ewms.tms.service import auth
-from ewms.tms.settings import Settings
+from ewms.tms.settings import Settings, without_effect
 from ewms.tms.whose import refused
 from ewms.wms.client import WMS, open_wms
 from ewms.wms.errors import WMSError, WMSMalformed, WMSNotFound, WMSRefused, WMSUnauthorized, WMSUnavailable
@@ -75,10 +75,12 @@ def _tell_all(findings: Iterable[Finding], tell: Callable[[Finding], None]) -> N
 
 
 def check_names(environ: Mapping[str, str]) -> Iterable[Finding]:
-    """Deprecated names of settings, where some are used."""
+    """Names of settings that are deprecated, or are none, where some are used."""
     for old, var in deprecated_in_use(Settings, environ):
         advice = f"use {var.name}: release {old.removed_in} will not know the old name"
         yield Finding("settings", "warning", f"{old.name} has another name now", advice)
+    for line in without_effect(environ):
+        yield Finding("settings", "warning", line, "correct it in the envfile, or take it out")
 
 
 def check_variables(pilot_environment: str) -> Finding:
@@ -86,7 +88,7 @@ def check_variables(pilot_environment: str) -> Finding:
     if dropped := parse_pilot_variables(pilot_environment).dropped:
         seen = f"TMS_ENV_VARS_AND_VALS_ADD_TO_PILOT: not for a pilot: {', '.join(dropped)}"
         return Finding("settings", "warning", seen, "use NAME=VALUE with names that begin with (_)EWMS_PILOT_")
-    return Finding("settings", "ok", "all names and values can be read")
+    return Finding("settings", "ok", "all values can be read")
 
 
 def check_user(settings: Settings, uid: int) -> Finding:
@@ -104,7 +106,8 @@ def check_directory(settings: Settings) -> Finding:
             with tempfile.TemporaryFile(dir=place):
                 pass
     except OSError as error:
-        advice = f"make it, owned by uid {os.getuid()}, or set JOB_EVENT_LOG_DIR to another one"
+        who = f"uid {uid}" if (uid := os.geteuid()) else "the TMS's user"
+        advice = f"make it, owned by {who}, or set JOB_EVENT_LOG_DIR to another one"
         return Finding("directory", "failed", f"{place}: {error.strerror}", advice)
     if not job_dir.exists():
         return Finding("directory", "warning", f"{job_dir} is not there, the TMS would make it", "is it the right one?")

@@ -4,13 +4,16 @@ import os
 import sys
 
 import click
+import structlog
 import trio
 
 from ewms import logs
 from ewms.groups import told_as
 from ewms.settings import SettingsError, warn_of_deprecated
 from ewms.tms.errors import SetupError
-from ewms.tms.settings import Settings, read
+from ewms.tms.settings import Settings, read, without_effect
+
+log = structlog.stdlib.get_logger(__name__)
 
 _EXIT_SETTINGS = 2
 
@@ -29,6 +32,8 @@ def tms() -> None:
     settings = _settings_or_exit()
     logs.configure(settings.log_level, settings.log_level_third_party, settings.log_format)
     warn_of_deprecated(Settings, os.environ)
+    for text in without_effect(os.environ):
+        log.warning("this variable does nothing", note=text)
     from ewms.tms.service import main
 
     with told_as(SetupError, lambda errors: click.ClickException("; ".join(map(str, errors)))):

@@ -17,6 +17,7 @@ from ewms.tms.outbox import Stage
 from ewms.tms.overview import Overview, Row, blocked, dump, overview, row_of
 from ewms.tms.page import Page, serve_pages
 from ewms.tms.settings import Settings
+from ewms.tms.silence import Silence
 from ewms.tms.systemd import Notifier, keep_informed
 
 _JSON: Final = "application/json"
@@ -35,11 +36,24 @@ class Inside:
     _lack: str = ""
     _look: Callable[[], Overview] = Overview
     _seen: tuple[float, bytes] | None = None
+    _of_wms: Silence = attrs.field(factory=Silence)
+    _of_schedd: Silence = attrs.field(factory=Silence)
 
     def status_now(self) -> str:
-        """One line of what the TMS does."""
-        status = self._status()
-        return status if self.is_ready.is_set() or not self._lack else f"not ready, waits for {self._lack}; {status}"
+        """One line of what the TMS does, and whom it waits for."""
+        if not self.is_ready.is_set() and self._lack:
+            return f"not ready, waits for {self._lack}; {self._status()}"
+        return "; ".join(filter(None, (self._of_wms.words(), self._of_schedd.words(), self._status())))
+
+    def observe_wms(self, call: str, fault: type[Exception] | None, seconds: float) -> None:
+        """One attempt of a call to the WMS."""
+        self.metrics.observe_wms(call, fault, seconds)
+        self._of_wms.note(fault)
+
+    def observe_schedd(self, call: str, fault: type[Exception] | None, seconds: float) -> None:
+        """One call to the schedd."""
+        self.metrics.observe_schedd(call, fault, seconds)
+        self._of_schedd.note(fault)
 
     def lacks(self, what: str) -> None:
         """Say what it needs to be ready."""
@@ -48,7 +62,7 @@ class Inside:
     def show(self, ctx: Context) -> None:
         """From now on the TMS works, and what it does is `ctx`'s."""
         self.metrics.refresh_with(partial(_refresh, ctx))
-        self._status = lambda: status_line(ctx.outbox.counts(), ctx.board.job_counts())
+        self._status = partial(_status, ctx)
         self._look = partial(_overview, ctx)
 
     def pages(self, path: str) -> Page | None:
@@ -87,6 +101,13 @@ async def run_outside(settings: Settings, inside: Inside, notifier: Notifier) ->
         await keep_informed(
             notifier, inside.pulse, inside.status_now, inside.is_ready, watchdog_usec=settings.watchdog_usec
         )
+
+
+def _status(ctx: Context) -> str:
+    status = status_line(ctx.outbox.counts(), ctx.board.job_counts())
+    if not ctx.caught_up.is_set():
+        return f"reads the logs first; so far {status}"
+    return status if ctx.outbox.reconciled.is_set() else f"learns from the WMS what is open; so far {status}"
 
 
 def status_line(taskforces: Mapping[str, int], jobs: Mapping[str, int]) -> str:

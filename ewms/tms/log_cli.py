@@ -163,7 +163,8 @@ def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     else:
         table = Table(show_lines=True)
         for index, name in enumerate(head):
-            table.add_column(name, no_wrap=index == 0)  # the first one is what people copy
+            # The first one is what people copy; of the others nothing is cut off, such as the name of a setting.
+            table.add_column(name, no_wrap=index == 0, overflow="fold")
         for row in rows:
             table.add_row(*(cell.replace("[", "\\[") for cell in row))
         Console().print(table)

@@ -40,7 +40,10 @@ async def serve_pages(
     Raises:
         OSError: the port is taken.
     """
-    listeners = await trio.open_tcp_listeners(port, host=HOST)
+    try:
+        listeners = await trio.open_tcp_listeners(port, host=HOST)
+    except OSError as error:
+        raise OSError(error.errno, f"port {port} on {HOST}: {error.strerror}") from error
     task_status.started(listeners[0].socket.getsockname()[1])
     limit = trio.CapacityLimiter(_CONNECTIONS)
     await trio.serve_listeners(partial(_serve_one, pages, limit), listeners)

@@ -85,11 +85,11 @@ async def _serve(settings: Settings, inside: Inside, site_file: SiteFile, task_s
                 settings.schedd_helper,
                 call_timeout=settings.schedd_timeout,
                 pass_fds=(descriptor,),
-                observe=inside.metrics.observe_schedd,
+                observe=inside.observe_schedd,
             )
         )
         wms = await stack.enter_async_context(
-            open_wms(settings.wms_address, auth(settings), observe=inside.metrics.observe_wms)
+            open_wms(settings.wms_address, auth(settings), observe=inside.observe_wms)
         )
         schedd_name = await _meet_schedd(schedd, settings)
         outbox, board = Outbox(wms, ledger), Board()

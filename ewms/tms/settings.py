@@ -13,7 +13,7 @@ import attrs
 from ewms.contract import PILOT_ENV_PREFIXES, SUSPECT_MACHINE_EXIT_STATUSES
 from ewms.logs import LEVELS, LogFormat
 from ewms.secret import Secret
-from ewms.settings import AtLeast, TextForm, load, variable
+from ewms.settings import AtLeast, TextForm, load, names_without_effect, variable
 from ewms.tms.errors import OrderRefused
 from ewms.tms.policy import HELD_BY_SOMEBODY, Policy
 from ewms.tms.submit_language import checked
@@ -43,6 +43,8 @@ _APPTAINER_FAILED: Final = 255
 _PASSING_HOLD_CODES: Final = (6, 7, 9, 10, 11, 12, 13, 14, 18, 19, 21, 22, 23, 34, 35, 45, 48)
 """Holds whose cause may pass, or be another one on another machine: transfers, images, file systems, memory."""
 _DAY: Final = 86400.0
+_PREFIXES: Final = ("TMS_", "JOB_EVENT_LOG_", "TASKFORCE_DIRS_", "CVMFS_PILOT_")
+"""What only settings of the TMS begin with; a misspelt one among the others is missed, because it is required."""
 _AUTH_HELP: Final = {
     "EWMS_TOKEN_URL": "the OpenID issuer, e.g. https://host/auth/realms/NAME",
     "EWMS_CLIENT_ID": "the OAuth2 client of this TMS",
@@ -341,3 +343,8 @@ class Settings:
 def read(environ: Mapping[str, str]) -> Settings:
     """The settings from `environ`; raises `SettingsError` with every problem at once."""
     return load(Settings, environ)
+
+
+def without_effect(environ: Mapping[str, str]) -> list[str]:
+    """A line for each variable that looks like a setting of the TMS's and is none."""
+    return names_without_effect(Settings, environ, _PREFIXES)

@@ -16,7 +16,7 @@ from tms_bench import SCHEDD
 from ewms.testing.fakeschedd import FakeSchedd, Moment
 from ewms.testing.schedd import open_embedded_schedd
 from ewms.testing.wms import Fault, Standin, open_standin
-from ewms.tms.check import Finding, check_all, check_history, check_user, line, summary
+from ewms.tms.check import Finding, check_all, check_history, check_names, check_user, line, summary
 from ewms.tms.condor.base import CondorRefused
 from ewms.tms.lock import hold_lock
 from ewms.tms.settings import read
@@ -115,6 +115,14 @@ async def test_what_fails_is_named_and_nothing_else(
         assert found[row].advice
         assert "wrong-secret" not in line(found[row])
     assert summary(list(found.values())).startswith("The TMS would not work here: ")
+
+
+def test_a_misspelt_setting_is_named_with_the_one_that_may_be_meant() -> None:
+    environ = {"TMS_METRICS_PROT": "1", "TMS_FOO": "", "EWMS_TMS_RELEASE": "/images/tms", "LANG": "C"}
+    assert [line(finding).splitlines()[0] for finding in check_names(environ)] == [
+        "WARNING  settings       TMS_FOO: is no setting, and has no effect",
+        "WARNING  settings       TMS_METRICS_PROT: is no setting, and has no effect; is TMS_METRICS_PORT meant?",
+    ]
 
 
 async def test_what_an_operator_should_look_at(ground: Ground, tmp_path: Path) -> None:

@@ -10,16 +10,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import attrs
 import httpx
+import pytest
 import trio
 from prometheus_client.parser import text_string_to_metric_families
 from test_tms_service import Ground, ground, process
 from tms_bench import Bench, until
 
 from ewms.liveness import Pulse
+from ewms.tms.condor.base import CondorUnreachable
 from ewms.tms.inside import Inside, status_line
+from ewms.tms.outbox import Outbox
 from ewms.tms.service import main
 from ewms.tms.settings import read
+from ewms.wms.errors import WMSNotFound, WMSUnauthorized, WMSUnavailable
 
 __all__ = ["ground"]  # a fixture
 
@@ -122,7 +127,9 @@ async def test_without_a_port_and_systemd_it_runs_all_the_same(ground: Ground) -
         nursery.cancel_scope.cancel()
 
 
-async def test_a_taken_port_does_not_keep_the_tms_from_its_work(ground: Ground) -> None:
+async def test_a_taken_port_does_not_keep_the_tms_from_its_work(
+    ground: Ground, caplog: pytest.LogCaptureFixture
+) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -132,6 +139,8 @@ async def test_a_taken_port_does_not_keep_the_tms_from_its_work(ground: Ground) 
             await nursery.start(partial(main, read(environ)))
             await until(lambda: ground.bench.taskforce(uuid).compound_statuses.keys() == {"RUNNING"})
             nursery.cancel_scope.cancel()
+    errors = {str(getattr(record, "error", "")) for record in caplog.records}
+    assert any(f"port {environ['TMS_METRICS_PORT']} on 127.0.0.1: " in error for error in errors)
 
 
 async def test_every_child_of_a_tms_shows_life(bench: Bench) -> None:
@@ -166,6 +175,29 @@ async def test_health_while_starting_and_when_a_child_is_stuck(
         assert page is not None
         assert b'ewms_tms_stuck{child="orders"} 11' in page.body
     assert inside.pages("/other") is None
+
+
+async def test_whom_it_waits_for_is_in_its_status(autojump_clock: trio.testing.MockClock) -> None:
+    inside = Inside()
+    inside.is_ready.set()
+    inside.observe_wms("GET /taskforces/TF-1", WMSUnauthorized, 0.1)
+    await trio.sleep(40)
+    inside.observe_wms("GET /taskforces/TF-1", WMSUnavailable, 0.1)
+    inside.observe_schedd("query", CondorUnreachable, 0.1)
+    assert inside.status_now() == "the WMS does not answer (for 40 s); the schedd does not answer (for 0 s); starting"
+    inside.observe_wms("GET /taskforces/TF-1", WMSNotFound, 0.1)  # which is an answer
+    inside.observe_schedd("query", None, 0.1)
+    assert inside.status_now() == "starting"
+
+
+async def test_what_is_not_known_yet_is_not_said_to_be_none(bench: Bench) -> None:
+    async with bench.tms() as ctx:
+        inside = Inside()
+        await ctx.caught_up.wait()
+        inside.show(attrs.evolve(ctx, outbox=Outbox(ctx.wms, ctx.ledger)))
+        assert inside.status_now() == "learns from the WMS what is open; so far taskforces: none"
+        inside.show(attrs.evolve(ctx, caught_up=trio.Event()))
+        assert inside.status_now().startswith("reads the logs first; so far taskforces: ")
 
 
 def test_the_status_line() -> None:
