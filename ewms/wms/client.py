@@ -319,7 +319,8 @@ class WMS:
         return await self._sender.send(method, self._base + path, params=query, headers=headers, content=content)
 
 
-_NOT_SENT: Final = (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.ConnectError, httpx.ProxyError)
+_NOT_SENT: Final = (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.ConnectError, httpx.ProxyError, ValueError)
+"""ValueError: a host, or a token, that no request can carry."""
 
 
 class _Sender:
@@ -333,13 +334,13 @@ class _Sender:
         return await self.send("GET" if form is None else "POST", url, data=form)
 
     async def send(self, method: str, url: str, **more: Any) -> Answer:
-        where = f"{method} {urlsplit(url)._replace(query='').geturl()}"
+        where = f"{method} {url.partition('?')[0]}"
         try:
             with trio.fail_after(self._timeout):
                 response = await self._http.request(method, url, **more)
         except trio.TooSlowError:
             raise WMSUnavailable(f"{where}: no answer within {self._timeout:g} s", is_open=True) from None
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
             is_open = not isinstance(error, _NOT_SENT)
             raise WMSUnavailable(f"{where}: {type(error).__name__}: {error}", is_open=is_open) from error
         return Answer(response.status_code, response.content, dict(response.headers))
