@@ -74,5 +74,5 @@ async def _listed(wms: KnowsTaskforces, entries: Sequence[Entry]) -> set[str]:
     for start in range(0, len(entries), _AT_ONCE):
         uuids = [entry.taskforce_uuid for entry in entries[start : start + _AT_ONCE]]
         listed = await wms.query_taskforces({"taskforce_uuid": {"$in": uuids}}, ["taskforce_uuid"])
-        found |= {str(each.get("taskforce_uuid")) for each in listed}
+        found |= {each["taskforce_uuid"] for each in listed}
     return found

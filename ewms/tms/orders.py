@@ -131,8 +131,7 @@ async def _try_to_stop(ctx: Context, postponed: Postponed, uuid: str) -> bool:
 
 async def _all_stops(ctx: Context) -> list[str]:
     query = {"schedd": ctx.schedd_name, "phase": Phase.PENDING_STOPPER.value}
-    listed = await ctx.wms.query_taskforces(query, ["taskforce_uuid"])
-    return [each["taskforce_uuid"] for each in listed if isinstance(each.get("taskforce_uuid"), str)]
+    return [each["taskforce_uuid"] for each in await ctx.wms.query_taskforces(query, ["taskforce_uuid"])]
 
 
 # --- after a restart ---

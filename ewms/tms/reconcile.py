@@ -16,6 +16,7 @@ from ewms.tms.outbox import OpenTaskforce, Stage
 from ewms.tms.postponed import Postponed
 from ewms.wms.errors import WMSError
 from ewms.wms.models import Phase
+from ewms.wms.raw import completion_time
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -61,7 +62,7 @@ async def reconcile(ctx: Context) -> Leftovers:
             await rest(delay)
         else:
             adopt(ctx, listed)
-            return leftovers(entries, {str(each.get("taskforce_uuid")) for each in listed})
+            return leftovers(entries, {each["taskforce_uuid"] for each in listed})
 
 
 async def _entries(ctx: Context) -> list[Entry]:
@@ -74,15 +75,14 @@ async def _entries(ctx: Context) -> list[Entry]:
 
 def adopt(ctx: Context, listed: list[dict[str, Any]]) -> None:
     """Take over what the WMS lists."""
-    known = [each for each in listed if isinstance(each.get("taskforce_uuid"), str)]
-    for each in known:
+    for each in listed:
         if each.get("cluster_id") is not None:
             ctx.board.expect(each["taskforce_uuid"], each["cluster_id"], each.get("n_workers") or 0)
     ctx.outbox.adopt(
         OpenTaskforce(each["taskforce_uuid"], each.get("cluster_id"), has_errors=bool(each.get("top_task_errors")))
-        for each in known
+        for each in listed
     )
-    log.info("open taskforces taken over from the WMS", taskforces=len(known), **ctx.outbox.counts())
+    log.info("open taskforces taken over from the WMS", taskforces=len(listed), **ctx.outbox.counts())
 
 
 # --- ends ---
@@ -107,12 +107,8 @@ async def note_ends(ctx: Context, uuids: Sequence[str]) -> None:
 
 def ended_at(taskforce: Mapping[str, Any]) -> int:
     """When the cluster ended, as the WMS was told (epoch s; pure), or else now."""
-    times = [
-        each.get("source_event_time")
-        for each in taskforce.get("phase_change_log") or ()
-        if each.get("target_phase") == Phase.CONDOR_COMPLETE and each.get("was_successful")
-    ]
-    return int(times[-1]) if times and times[-1] is not None else int(time.time())
+    told = completion_time(taskforce)
+    return int(time.time() if told is None else told)
 
 
 async def retry_refused_ends(ctx: Context) -> NoReturn:

@@ -223,13 +223,16 @@ class WMS:
         return await until_answered(f"POST {path}", attempt, self._retry)
 
     async def query_taskforces(self, query: Mapping[str, Any], projection: Sequence[str]) -> list[dict[str, Any]]:
-        """Every taskforce that matches the MongoDB filter, all pages of them, each with the fields asked for."""
+        """Every taskforce that matches the MongoDB filter, all pages of them, each with the fields asked for.
+
+        One of which a field makes no sense is told and left out.
+        """
         found: list[dict[str, Any]] = []
         body: dict[str, Any] = {"query": query, "projection": list(projection)}
         while True:
             page = await self._call("POST", "/query/taskforces", body=body)
             taskforces, after = raw.read_page(page)
-            found += taskforces
+            found += [each for each in taskforces if _makes_sense(each, projection)]
             if after is None:
                 log.debug("taskforces queried", found=len(found))
                 return found
@@ -355,6 +358,15 @@ def _doubted(doubt: Doubt, uuids: Collection[str]) -> Iterator[None]:
         if error.is_open:
             doubt(uuids)
         raise
+
+
+def _makes_sense(taskforce: Mapping[str, Any], projection: Sequence[str]) -> bool:
+    problem = raw.misfit(taskforce, projection)
+    if problem is not None:
+        log.error(
+            "the WMS lists a taskforce that makes no sense", taskforce=taskforce.get("taskforce_uuid"), error=problem
+        )
+    return problem is None
 
 
 def _path(prefix: str, uuid: str, suffix: str = "") -> str:

@@ -3,11 +3,33 @@
 They are read from raw JSON, not from models: a taskforce that is malformed elsewhere must still be reportable.
 """
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
 
 from ewms.wms.errors import WMSMalformed
 from ewms.wms.models import Phase
+
+_TYPES: Final[Mapping[str, type]] = {
+    "taskforce_uuid": str,
+    "phase": str,
+    "cluster_id": int,
+    "n_workers": int,
+    "job_event_log_fpath": str,
+    "top_task_errors": dict,
+    "phase_change_log": list,
+}
+"""Of what is asked for in queries."""
+_LATEST: Final = 1e11
+"""A time (epoch s) that no clock will tell; JSON's numbers have no end."""
+
+
+def misfit(taskforce: Mapping[str, Any], projection: Sequence[str]) -> str | None:
+    """What is wrong with a taskforce that a query gave, as far as it was asked for; None: nothing."""
+    for name in projection:
+        value, kind = taskforce.get(name), _TYPES.get(name)
+        if kind is not None and type(value) is not kind and (value is not None or name == "taskforce_uuid"):
+            return f"{name}: expected {kind.__name__}, got {type(value).__name__}"
+    return None
 
 
 def count_failures(taskforce: Any, target: str) -> int:
@@ -23,6 +45,19 @@ def is_completed(taskforce: Any, condor_complete_ts: int) -> bool:
         _is(entry, Phase.CONDOR_COMPLETE, succeeded=True) and entry.get("source_event_time") == condor_complete_ts
         for entry in _entries(taskforce)
     )
+
+
+def completion_time(taskforce: Any) -> float | None:
+    """When the cluster ended, as the WMS was told last (epoch s); None if its log does not say."""
+    times = [
+        entry.get("source_event_time")
+        for entry in _entries(taskforce)
+        if _is(entry, Phase.CONDOR_COMPLETE, succeeded=True)
+    ]
+    last = times[-1] if times else None
+    if not isinstance(last, int | float) or isinstance(last, bool) or not 0 <= last < _LATEST:
+        return None
+    return float(last)
 
 
 def _entries(taskforce: Any) -> Iterator[dict[str, Any]]:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from ewms.wms.errors import WMSMalformed
-from ewms.wms.raw import count_failures, failed_uuids, is_completed, read_page
+from ewms.wms.raw import completion_time, count_failures, failed_uuids, is_completed, misfit, read_page
 
 
 def entry(target: str, succeeded: bool, when: float | None = None) -> dict[str, Any]:
@@ -30,6 +30,33 @@ def test_completed() -> None:
     assert is_completed({"phase": "condor-rm", "phase_change_log": [entry("condor-complete", True, 5)]}, 5)
     assert not is_completed({"phase": "condor-rm", "phase_change_log": [entry("condor-complete", True, 4)]}, 5)
     assert not is_completed({"phase": "condor-rm", "phase_change_log": [entry("condor-rm", True, 5)]}, 5)
+
+
+@pytest.mark.parametrize(
+    ("when", "at"),
+    [(7, 7.0), (7.5, 7.5), ("7", None), (True, None), (1e999, None), (10**400, None), (-1, None), ([], None)],
+)
+def test_when_the_cluster_ended(when: Any, at: float | None) -> None:
+    assert completion_time({"phase_change_log": [entry("condor-complete", True, when), "?"]}) == at
+
+
+@pytest.mark.parametrize(
+    ("taskforce", "wrong"),
+    [
+        ({"taskforce_uuid": "TF-1", "cluster_id": 7, "n_workers": None}, None),
+        ({"taskforce_uuid": "TF-1"}, None),
+        ({"cluster_id": 7}, "taskforce_uuid"),
+        ({"taskforce_uuid": None}, "taskforce_uuid"),
+        ({"taskforce_uuid": ["TF-1"]}, "taskforce_uuid"),
+        ({"taskforce_uuid": "TF-1", "cluster_id": [7]}, "cluster_id"),
+        ({"taskforce_uuid": "TF-1", "cluster_id": "7"}, "cluster_id"),
+        ({"taskforce_uuid": "TF-1", "n_workers": True}, "n_workers"),
+        ({"taskforce_uuid": "TF-1", "phase": 3}, None),  # not asked for
+    ],
+)
+def test_a_listed_taskforce_that_makes_no_sense(taskforce: dict[str, Any], wrong: str | None) -> None:
+    told = misfit(taskforce, ["taskforce_uuid", "cluster_id", "n_workers"])
+    assert (told or "").partition(":")[0] == (wrong or "")
 
 
 def test_results_of_a_batch() -> None:

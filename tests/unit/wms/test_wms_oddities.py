@@ -1,9 +1,10 @@
-"""Hosts and tokens that no request can carry: an issuer's or an operator's mistake, and no end of the TMS."""
+"""Hosts and tokens that no request can carry, lists with odd entries: others' mistakes, and no end of the TMS."""
 
 import json
 
 import httpx
 import pytest
+from structlog.testing import capture_logs
 
 from ewms.secret import Secret
 from ewms.wms.auth import Auth
@@ -45,3 +46,16 @@ async def test_an_issuer_that_tells_nonsense(endpoint: str, token: str) -> None:
     with pytest.raises(WMSUnavailable) as raised:
         await ask("http://wms.example.org", auth, httpx.MockTransport(answer))
     assert token not in str(raised.value)
+
+
+async def test_of_a_list_only_what_makes_no_sense_is_left_out() -> None:
+    listed = [{"taskforce_uuid": "TF-1", "cluster_id": [1]}, {"cluster_id": 2}, {"taskforce_uuid": "TF-3"}]
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, json={"taskforces": listed, "next_after": None}))
+    async with open_wms("http://wms.example.org", None, transport=transport) as wms:
+        with capture_logs() as logs:
+            found = await wms.query_taskforces({}, ["taskforce_uuid", "cluster_id"])
+    assert found == [{"taskforce_uuid": "TF-3"}]
+    assert [each["error"].partition(":")[0] for each in logs if each["log_level"] == "error"] == [
+        "cluster_id",
+        "taskforce_uuid",
+    ]
