@@ -38,7 +38,7 @@ LOG_FIELDS: Final = {
     "queue": "the name of a queue",
     "broker": "a broker's address, without credentials",
     "event_id": "the id of one event",
-    "task": "the name of one run's directory in `ewms-pilot-data`",
+    "task": "the name of one run; where its files are kept, of their directory in `ewms-pilot-data`",
     "image": "an image, as the workflow names it",
 }
 """The fields that many messages have; a test looks whether they do."""

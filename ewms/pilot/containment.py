@@ -17,7 +17,10 @@ from ewms.pilot.excerpt import TAIL_BYTES, exception_name, excerpt
 from ewms.pilot.limits import Limits
 from ewms.pilot.watching import Watch, wait_and_warn
 
-_TASK_DATA: Final = Path(TASK_DATA_DIR)
+CONTAINER_PREFIX: Final = "ewms-"
+"""Before a run's id in the name of its container."""
+_HUB_INSIDE: Final = Path(TASK_DATA_DIR, "data-hub")
+_IO_INSIDE: Final = Path(TASK_DATA_DIR, "task-io")
 VARIABLES: Final[Mapping[str, str]] = {
     "infile": "EWMS_TASK_INFILE",
     "outfile": "EWMS_TASK_OUTFILE",
@@ -113,7 +116,7 @@ async def run(
 def spec_of(recipe: Recipe, directory: RunDirectory, *, mounts: tuple[Mount, ...]) -> ContainerSpec:
     """A container of `recipe` in `directory`, without what is the task's own: arguments and environment."""
     return ContainerSpec(
-        name=f"ewms-{directory.run_id}",
+        name=f"{CONTAINER_PREFIX}{directory.run_id}",
         image=recipe.image,
         args=(),
         environment={},
@@ -126,12 +129,12 @@ def spec_of(recipe: Recipe, directory: RunDirectory, *, mounts: tuple[Mount, ...
 
 def hub_mount(data: DataDirectory) -> Mount:
     """The data hub, as every container sees it."""
-    return Mount(data.hub.absolute(), _TASK_DATA / "data-hub")
+    return Mount(data.hub.absolute(), _HUB_INSIDE)
 
 
 def task_io_mount(run: RunDirectory) -> Mount:
     """The directory of infile and outfile, as the task's container sees it."""
-    return Mount(run.task_io.absolute(), _TASK_DATA / "task-io")
+    return Mount(run.task_io.absolute(), _IO_INSIDE)
 
 
 def _watch(limits: Limits, directory: RunDirectory) -> Watch:

@@ -1,11 +1,14 @@
 """The pilot's files: `ewms-pilot-data/`, a directory for each task, and how long they stay.
 
     PARENT/ewms-pilot-data/data-hub/                     shared by all tasks, writable
-    PARENT/ewms-pilot-data/TASKID/task-io/               infile-TASKID.EXT, outfile-TASKID.EXT
-    PARENT/ewms-pilot-data/TASKID/outputs/               stdoutfile, stderrfile
-    PARENT/ewms-pilot-data/TASKID/scratch/               the container's /tmp and HOME; never outlives it
+    PARENT/ewms-pilot-data/RUN/task-io/                  infile-TASKID.EXT, outfile-TASKID.EXT
+    PARENT/ewms-pilot-data/RUN/outputs/                  stdoutfile, stderrfile
+    PARENT/ewms-pilot-data/RUN/scratch/                  the container's /tmp and HOME; never outlives it
     PARENT/ewms-pilot-data/summary-PILOT.json            what its tasks used, at its end
     PARENT/ewms-pilot-data/init-…/outputs/               the same of the init container
+
+RUN serves one task after the other; what is kept of a task is called TASKID then. Until then only texts have TASKID in
+them: Python keeps a table of the names in its `Path` objects, which new names for every event would let grow.
 
 What a task wrote is never trusted: links are not followed and only regular files are read. All is done in small steps
 on the local disk and without threads; long removals let other tasks run in between.
@@ -13,6 +16,7 @@ on the local disk and without threads; long removals let other tasks run in betw
 
 import errno
 import os
+import secrets
 import shutil
 import stat
 from collections import deque
@@ -40,11 +44,8 @@ class RunDirectory:
     """The files of one container run."""
 
     root: Path
-
-    @property
-    def run_id(self) -> str:
-        """Unique in this pilot."""
-        return self.root.name
+    run_id: str
+    """Unique in this pilot."""
 
     @cached_property
     def scratch(self) -> Path:
@@ -71,8 +72,18 @@ class RunDirectory:
 class TaskDirectory(RunDirectory):
     """The files of one task."""
 
-    infile: Path
-    outfile: Path
+    infile_name: str
+    outfile_name: str
+
+    @property
+    def infile(self) -> str:
+        """What the task reads."""
+        return f"{self.task_io}/{self.infile_name}"
+
+    @property
+    def outfile(self) -> str:
+        """What the task may write."""
+        return f"{self.task_io}/{self.outfile_name}"
 
 
 @attrs.define
@@ -117,48 +128,41 @@ class DataDirectory:
 
     def new_run(self, run_id: str) -> RunDirectory:
         """Make the directories of a run without events; `DataDirectoryError` if that is not possible."""
-        run = RunDirectory(self.root / run_id)
+        run = RunDirectory(self.root / run_id, run_id)
         _make(run.root, run.stdout.parent, run.scratch)
         return run
 
     def new_task(self, task_id: str, infile_extension: str, outfile_extension: str) -> TaskDirectory:
         """Make the directories of a task; `DataDirectoryError` if that is not possible."""
-        return self.task_of(self.new_spare(task_id), task_id, infile_extension, outfile_extension)
+        return self.task_of(self.new_spare(), task_id, infile_extension, outfile_extension)
 
-    def _task(self, task_id: str, infile_extension: str, outfile_extension: str) -> TaskDirectory:
-        root = self.root / task_id
-        return TaskDirectory(
-            root=root,
-            infile=root / "task-io" / f"infile-{task_id}{infile_extension}",
-            outfile=root / "task-io" / f"outfile-{task_id}{outfile_extension}",
-        )
-
-    def new_spare(self, name: str) -> RunDirectory:
+    def new_spare(self) -> RunDirectory:
         """Directories for a task that may not be known yet; `DataDirectoryError` if that is not possible.
 
-        They are those of another task that are free again, and still have its name, or new ones.
+        They are those of another task that are free again, or new ones.
         """
         if (free := self.reuse.take()) is not None:
-            return RunDirectory(free)
-        spare = RunDirectory(self.root / name)
+            return RunDirectory(free, free.name)
+        name = f"run-{secrets.token_hex(4)}"  # pilots may share a data directory
+        spare = RunDirectory(self.root / name, name)
         _make(spare.root, spare.task_io, spare.stdout.parent, spare.scratch)
         self.reuse.made(spare.root)
         return spare
 
-    def task_of(
-        self, spare: RunDirectory, task_id: str, infile_extension: str, outfile_extension: str
-    ) -> TaskDirectory:
-        """Let a task have the directories of `spare`; `DataDirectoryError` if that is not possible."""
-        task = self._task(task_id, infile_extension, outfile_extension)
-        with _pilots_own_fault():
-            if spare.root != task.root:
-                spare.root.rename(task.root)
-        return task
+    @staticmethod
+    def task_of(spare: RunDirectory, task_id: str, infile_extension: str, outfile_extension: str) -> TaskDirectory:
+        """Let a task have the directories of `spare`."""
+        return TaskDirectory(
+            root=spare.root,
+            run_id=task_id,
+            infile_name=f"infile-{task_id}{infile_extension}",
+            outfile_name=f"outfile-{task_id}{outfile_extension}",
+        )
 
     def write_infile(self, task: TaskDirectory, content: bytes) -> None:
         """Write what the task is to read; `DataDirectoryError` if that is not possible."""
-        with _pilots_own_fault():
-            task.infile.write_bytes(content)
+        with _pilots_own_fault(), open(task.infile, "wb") as file:  # noqa: PTH123  it is a text
+            file.write(content)
 
     def write_summary(self, name: str, text: str) -> None:
         """Write what the pilot says of its tasks; a disk that is full by now is only said."""
@@ -169,14 +173,20 @@ class DataDirectory:
 
     async def keep(self, run: RunDirectory) -> None:
         """Keep the files of a failed task, without its scratch, as long as the limits allow."""
-        await remove_tree(run.scratch)
-        for gone in self._kept.add(run.root, tree_size(run.root)):
+        root = await self.keep_unlimited(run)
+        for gone in self._kept.add(root, tree_size(root)):
             log.info("removing the files of a failed task, there are too many", task=gone.name)
             await remove_tree(gone)
 
-    async def drop_scratch(self, run: RunDirectory) -> None:
-        """Remove the scratch alone."""
+    async def keep_unlimited(self, run: RunDirectory) -> Path:
+        """Keep the files of a run, without its scratch; where they are then: they get its name."""
         await remove_tree(run.scratch)
+        named = self.root / run.run_id
+        try:
+            return run.root.rename(named)
+        except OSError as error:
+            log.warning("cannot rename the files of a task", path=str(run.root), task=run.run_id, error=error.strerror)
+            return run.root
 
     async def drop(self, run: RunDirectory) -> None:
         """Remove all of a run; its directories may serve another one."""
@@ -189,7 +199,7 @@ class DataDirectory:
             await remove_tree(free)
 
 
-def read_outfile(path: Path, limit: float) -> bytes | None:
+def read_outfile(path: str | Path, limit: float) -> bytes | None:
     """What a task wrote; None if there is no outfile.
 
     Raises:

@@ -11,7 +11,7 @@ import structlog
 import trio
 
 from ewms.pilot.containers.base import ContainerError, ContainerSpec, Platform
-from ewms.pilot.containment import Recipe
+from ewms.pilot.containment import CONTAINER_PREFIX, Recipe
 from ewms.pilot.directories import DataDirectory
 from ewms.pilot.errors import SelfCheckFailed
 
@@ -33,7 +33,7 @@ async def self_check(platform: Platform, recipe: Recipe, data: DataDirectory, *,
     began = trio.current_time()
     run = data.new_run(f"check-{secrets.token_hex(4)}")
     spec = ContainerSpec(
-        name=f"ewms-{run.run_id}",
+        name=f"{CONTAINER_PREFIX}{run.run_id}",
         image=recipe.image,
         args=("true",),
         environment={},

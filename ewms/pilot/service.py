@@ -203,7 +203,7 @@ class Pilot:
             raise InitFailed(f"init container: {error}") from error
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + CLEANING_LIMIT_S):
-                await self.data.drop_scratch(directory)
+                await self.data.keep_unlimited(directory)
         log.info("init container done")
 
     async def _tasking(self, platform: Platform, recipe: Recipe, queues: "Queues", report: Report) -> None:

@@ -1,10 +1,9 @@
 """Containers that are begun before their events come, where the platform can do that.
 
 Between two containers of a slot are a publish, its confirm, an ack and the next delivery. Meanwhile the next container
-is begun, in directories that get their task's name when there is one: an event waits for the rest of a start only.
+is begun: an event waits for the rest of a start only.
 """
 
-import secrets
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -69,11 +68,9 @@ class Spares:
         """
         if not self._ready:
             return self.data.new_task(task_id, infile_extension, outfile_extension), None
-        spare = self._ready[0]
-        task = self.data.task_of(spare.directory, task_id, infile_extension, outfile_extension)
-        self._ready.popleft()
+        spare = self._ready.popleft()
         self._taken.set()
-        return task, spare.begun
+        return self.data.task_of(spare.directory, task_id, infile_extension, outfile_extension), spare.begun
 
     async def _keep(self, platform: StartsAhead) -> None:
         while True:
@@ -89,7 +86,7 @@ class Spares:
         directory: RunDirectory | None = None
         begun: Begun | None = None
         try:
-            directory = self.data.new_spare(f"next-{secrets.token_hex(4)}")
+            directory = self.data.new_spare()
             begun = await platform.begin(spec_of(self.recipe, directory, mounts=(task_io_mount(directory),)))
             return Spare(directory, begun)
         except (ContainerError, DataDirectoryError) as error:

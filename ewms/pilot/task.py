@@ -122,8 +122,8 @@ class Tasks:
     def _paths(self, task: TaskDirectory, io: Mount) -> containment.Paths:
         inside = self.platform.path_inside(io)
         return containment.Paths(
-            infile=str(inside / task.infile.name),
-            outfile=str(inside / task.outfile.name),
+            infile=f"{inside}/{task.infile_name}",
+            outfile=f"{inside}/{task.outfile_name}",
             data_hub=str(self.platform.path_inside(containment.hub_mount(self.data))),
         )
 
@@ -132,7 +132,7 @@ class Tasks:
             if run.failed:
                 await self.data.keep(run.task)
             elif self.settings.keep_all_task_files:
-                await self.data.drop_scratch(run.task)
+                await self.data.keep_unlimited(run.task)
             else:
                 await self.data.drop(run.task)
 

@@ -1,5 +1,6 @@
 """Watching a container while it runs: the optional limits of a task, and the most memory that it had."""
 
+import os
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +24,7 @@ class Watch:
     """Watches one container."""
 
     limits: Limits
-    outfile: Path | None
+    outfile: str | None
     streams: tuple[Path, ...]
     exceeded: TaskOverLimit | None = None
     peak_memory: int = 0
@@ -68,8 +69,8 @@ async def wait_and_warn(container: Container, limit: float, run_id: str) -> int:
     return await container.wait()
 
 
-def _size(path: Path | None) -> int:
+def _size(path: str | Path | None) -> int:
     try:
-        return path.lstat().st_size if path else 0
+        return os.lstat(path).st_size if path else 0
     except OSError:
         return 0  # it is not there yet

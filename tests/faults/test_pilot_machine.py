@@ -119,10 +119,10 @@ async def test_a_task_that_fills_the_disk_itself_has_failed(
 async def test_no_space_for_the_infile(
     autojump_clock: MockClock, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(path: Path, content: bytes) -> int:
+    def full(path: str, mode: str) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr("ewms.pilot.directories.open", full, raising=False)
     world.put("x")
     assert await world.run() == ExitStatus.DATA_DIRECTORY
     assert world.verdicts == [("hand_back", "in-0")]

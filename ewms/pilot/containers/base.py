@@ -117,8 +117,6 @@ class StartsAhead(Protocol):
     async def begin(self, spec: ContainerSpec) -> Begun:
         """Begin a container with the image, mounts and streams of `spec`, which waits for arguments and environment.
 
-        Its directories may be renamed meanwhile.
-
         Raises:
             ContainerError: the runtime could not start it.
         """

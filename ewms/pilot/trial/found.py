@@ -7,7 +7,8 @@ import attrs
 
 from ewms.pilot import events
 from ewms.pilot.brokers.localstore import Store
-from ewms.pilot.directories import read_tail
+from ewms.pilot.containment import CONTAINER_PREFIX
+from ewms.pilot.directories import RunDirectory, read_tail
 from ewms.pilot.trial.plan import FAILED, OUTGOING, TriedEvent, queues
 from ewms.pilot.trial.watch import Run
 
@@ -44,7 +45,7 @@ def gather(tried: Sequence[TriedEvent], runs: Sequence[Run], directory: Path) ->
     failed = {event.event_id: str(event.headers.get(events.LAST_ERROR, "")) for event in _taken(directory, FAILED)}
     found = []
     for event in tried:
-        run = next((run for run in runs if run.spec.name.startswith(f"ewms-{event.event_id}-")), None)
+        run = next((run for run in runs if run.spec.name.startswith(f"{CONTAINER_PREFIX}{event.event_id}-")), None)
         output = outputs.get(event.event_id)
         found.append(
             Found(
@@ -53,8 +54,8 @@ def gather(tried: Sequence[TriedEvent], runs: Sequence[Run], directory: Path) ->
                 error=failed.get(event.event_id, ""),
                 has_output=output is not None,
                 output=output.data if output else None,
-                stdout=read_tail(run.spec.stdout, TAIL_BYTES) if run else "",
-                stderr=read_tail(run.spec.stderr, TAIL_BYTES) if run else "",
+                stdout=read_tail(_kept(run).stdout, TAIL_BYTES) if run else "",
+                stderr=read_tail(_kept(run).stderr, TAIL_BYTES) if run else "",
                 other_files=tuple(_other_files(run)) if run else (),
             )
         )
@@ -69,7 +70,12 @@ def _taken(directory: Path, queue: str) -> list[events.Event]:
         store.close()
 
 
+def _kept(run: Run) -> RunDirectory:
+    """Where its files are by now: a trial keeps those of each run, under the run's name."""
+    run_id = run.spec.name.removeprefix(CONTAINER_PREFIX)
+    return RunDirectory(run.spec.scratch.parent.with_name(run_id), run_id)
+
+
 def _other_files(run: Run) -> list[str]:
     ours = {Path(run.spec.environment[name]).name for name in ("EWMS_TASK_INFILE", "EWMS_TASK_OUTFILE")}
-    places = [mount.source for mount in run.spec.mounts if mount.target.name == "task-io"]
-    return sorted(path.name for place in places for path in place.iterdir() if path.name not in ours)
+    return sorted(path.name for path in _kept(run).task_io.iterdir() if path.name not in ours)

@@ -9,6 +9,7 @@ import trio
 from ewms.pilot import service
 from ewms.pilot.brokers.localstore import Store
 from ewms.pilot.containers import open_platform
+from ewms.pilot.containment import CONTAINER_PREFIX
 from ewms.pilot.directories import read_tail
 from ewms.pilot.errors import ExitStatus
 from ewms.pilot.settings import PilotSettings
@@ -88,12 +89,12 @@ def _say_lines(say: Say, lines: Sequence[str]) -> None:
 
 def _label(name: str, labels: Mapping[str, str]) -> str:
     """A container's name for people: `ewms-event-1-PILOT-1` is event 1's."""
-    found = next((label for event_id, label in labels.items() if name.startswith(f"ewms-{event_id}-")), "")
+    found = next((label for event_id, label in labels.items() if name.startswith(f"{CONTAINER_PREFIX}{event_id}-")), "")
     return found or ("init container" if _is_init(name) else name)
 
 
 def _is_init(name: str) -> bool:
-    return name.startswith("ewms-init-")
+    return name.startswith(f"{CONTAINER_PREFIX}init-")
 
 
 def _put(directory: Path, tried: Sequence[TriedEvent]) -> None:

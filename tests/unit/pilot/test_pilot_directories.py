@@ -1,12 +1,16 @@
 """The pilot's files: what a task wrote is not trusted, and nothing piles up."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
+from ewms.pilot.containment import Recipe, spec_of, task_io_mount
 from ewms.pilot.directories import DataDirectory, Kept, read_outfile, read_tail, remove_tree, tree_size
 from ewms.pilot.errors import BadOutput, DataDirectoryError
+
+RECIPE = Recipe(image="none", words=[], environment={}, timeout=None, mounts=())
 
 
 @pytest.fixture
@@ -16,22 +20,57 @@ def data(tmp_path: Path) -> DataDirectory:
     return data
 
 
-def test_the_layout_of_the_contract(data: DataDirectory, tmp_path: Path) -> None:
+async def test_the_layout_of_the_contract(data: DataDirectory, tmp_path: Path) -> None:
     task = data.new_task("T1", ".in", ".out")
     data.write_infile(task, b"\x00\r\n")
+    (task.task_io / task.outfile_name).write_bytes(b"made")
+    task.stdout.write_text("said")
+    task.stderr.write_text("complained")
     base = tmp_path / "ewms-pilot-data"
     assert (base / "data-hub").is_dir()
-    assert (base / "T1" / "task-io" / "infile-T1.in").read_bytes() == b"\x00\r\n"
-    assert task.outfile == base / "T1" / "task-io" / "outfile-T1.out"
-    assert (task.stdout, task.stderr) == (
-        base / "T1" / "outputs" / "stdoutfile",
-        base / "T1" / "outputs" / "stderrfile",
-    )
+    assert task.root.parent == base
+    await data.keep_unlimited(task)
+    files = {str(path.relative_to(base / "T1")): path.read_bytes() for path in (base / "T1").glob("*/*")}
+    assert files == {
+        "task-io/infile-T1.in": b"\x00\r\n",
+        "task-io/outfile-T1.out": b"made",
+        "outputs/stdoutfile": b"said",
+        "outputs/stderrfile": b"complained",
+    }
     assert data.new_run("init-1").scratch == base / "init-1" / "scratch"
 
 
-def test_the_same_id_twice_is_the_pilots_fault(data: DataDirectory) -> None:
-    data.new_task("T1", "", "")
+async def test_no_name_of_a_task_gets_into_pythons_table_of_path_names(
+    data: DataDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory would grow: each new name stays in it for a while, and the table is copied to grow."""
+    interned: list[str] = []
+    intern = sys.intern
+
+    def noting(text: str) -> str:
+        interned.append(text)
+        return intern(text)
+
+    monkeypatch.setattr(sys, "intern", noting)
+    task = data.new_task("T1", ".in", ".out")
+    data.write_infile(task, b"1")
+    assert read_outfile(task.outfile, 10) is None
+    spec_of(RECIPE, task, mounts=(task_io_mount(task),))
+    assert [str(path) for path in (task.scratch, task.stdout, task.stderr)]
+    assert "scratch" in interned
+    assert [text for text in interned if "T1" in text] == []
+
+
+async def test_where_it_cannot_be_renamed_it_is_kept_all_the_same(data: DataDirectory) -> None:
+    (data.root / "T1").write_text("somebody else's")
+    task = data.new_task("T1", "", "")
+    assert await data.keep_unlimited(task) == task.root
+    assert task.task_io.is_dir()
+
+
+def test_without_its_place_it_is_the_pilots_fault(data: DataDirectory) -> None:
+    data.hub.rmdir()
+    data.root.rmdir()
     with pytest.raises(DataDirectoryError):
         data.new_task("T1", "", "")
 
