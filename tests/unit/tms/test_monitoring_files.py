@@ -8,6 +8,9 @@ from typing import Any, get_args
 
 import pytest
 import yaml
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.plugins import register_default_plugins
+from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from ewms.testing.pool.data import containers_dir
 from ewms.tms import metrics
@@ -165,6 +168,26 @@ def test_the_dashboard_is_of_the_schema_that_the_page_names() -> None:
     assert f"(schema {DASHBOARD['schemaVersion']}," in text
     assert DASHBOARD["uid"]
     assert {each["name"] for each in DASHBOARD["templating"]["list"]} == {"datasource", "job", "instance"}
+
+
+def test_grafanas_own_model_knows_all_that_the_dashboard_says() -> None:
+    register_default_plugins()
+    known = json.loads(json.dumps(Dashboard.from_json(json.loads(json.dumps(DASHBOARD))), cls=JSONEncoder))
+    # What its Prometheus data source reads beside the schema.
+    formats = {"titleFormat", "textFormat"}
+    assert set(missing(DASHBOARD, known)) == {f"annotations.list.0.{name}" for name in formats}
+
+
+def missing(ours: Any, known: Any, path: str = "") -> Iterator[str]:
+    """Where `ours` has something that is not, or is something else, in `known`."""
+    if isinstance(ours, dict) and isinstance(known, dict):
+        for key, value in ours.items():
+            yield from missing(value, known[key], f"{path}{key}.") if key in known else (f"{path}{key}",)
+    elif isinstance(ours, list) and isinstance(known, list) and len(ours) == len(known):
+        for index, value in enumerate(ours):
+            yield from missing(value, known[index], f"{path}{index}.")
+    elif ours != known:
+        yield path.removesuffix(".")
 
 
 def test_the_sample_configuration_knows_the_rules_and_their_job() -> None:
