@@ -10,7 +10,7 @@ from ewms.pilot.brokers import open_broker
 from ewms.pilot.brokers.base import Broker, Delivery, Source
 from ewms.secret import Secret
 
-PATIENCE = 20
+PATIENCE = 60
 """Longer than any broker here takes for anything; a passing test never waits this long."""
 
 REAL = {"rabbitmq": "rabbit_access", "nats": "nats_access"}

@@ -92,14 +92,14 @@ async def put(broker: Broker, queue: str, *bodies: bytes) -> None:
 
 
 async def test_a_bad_token_is_refused_at_once_and_not_shown(server: Server) -> None:
-    with pytest.raises(BrokerRefused, match=r"refused us: .*Authorization") as caught, trio.fail_after(5):
+    with pytest.raises(BrokerRefused, match=r"refused us: .*Authorization") as caught, trio.fail_after(PATIENCE):
         async with open_broker("nats", server.address, Secret("a-very-bad-token")):
             pass
     assert "a-very-bad-token" not in str(caught.value)
 
 
 async def test_no_token_is_refused_at_once(server: Server) -> None:
-    with pytest.raises(BrokerRefused, match="refused us"), trio.fail_after(5):
+    with pytest.raises(BrokerRefused, match="refused us"), trio.fail_after(PATIENCE):
         async with open_broker("nats", server.address, Secret("")):
             pass
 
@@ -119,7 +119,7 @@ async def test_out_of_reach_is_given_up_after_the_setting() -> None:
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     port = listener.socket.getsockname()[1]
     await listener.aclose()
-    with pytest.raises(BrokerLost, match=r"out of reach for 0\.3 s"), trio.fail_after(5):
+    with pytest.raises(BrokerLost, match=r"out of reach for 0\.3 s"), trio.fail_after(PATIENCE):
         async with open_broker("nats", f"127.0.0.1:{port}", Secret(""), give_up_after=0.3):
             pass
 
@@ -278,7 +278,7 @@ async def test_a_stalled_connection_is_noticed_and_replaced(server: Server, monk
 
 
 async def test_leaving_is_quick_though_the_connection_is_stalled(server: Server) -> None:
-    with trio.fail_after(8):
+    with trio.fail_after(PATIENCE):
         async with server.proxied() as (proxy, broker):
             await put(broker, server.queue, b"a")
             async with broker.source(server.queue, prefetch=1) as source, broker.sink(server.queue) as sink:

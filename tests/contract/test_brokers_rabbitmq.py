@@ -82,20 +82,20 @@ async def put(broker: Broker, queue: str, *bodies: bytes) -> None:
 
 
 async def test_bad_credentials_are_refused_at_once_and_not_shown(server: Server) -> None:
-    with pytest.raises(BrokerRefused, match="refused us") as caught, trio.fail_after(5):
+    with pytest.raises(BrokerRefused, match="refused us") as caught, trio.fail_after(PATIENCE):
         async with open_broker("rabbitmq", server.address(), Secret("a-very-bad-token")):
             pass
     assert "a-very-bad-token" not in str(caught.value)
 
 
 async def test_an_unknown_virtual_host_is_refused(server: Server) -> None:
-    with pytest.raises(BrokerRefused, match="nowhere"), trio.fail_after(5):
+    with pytest.raises(BrokerRefused, match="nowhere"), trio.fail_after(PATIENCE):
         async with open_broker("rabbitmq", server.address() + "/nowhere", server.password):
             pass
 
 
 async def test_an_empty_user_name_is_sent_as_such(server: Server) -> None:
-    with pytest.raises(BrokerRefused) as caught, trio.fail_after(5):
+    with pytest.raises(BrokerRefused) as caught, trio.fail_after(PATIENCE):
         async with open_broker("rabbitmq", f"{server.host}:{server.port}", server.password):
             pass
     assert "guest" not in str(caught.value)
@@ -111,7 +111,7 @@ async def test_out_of_reach_is_given_up_after_the_setting() -> None:
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     port = listener.socket.getsockname()[1]
     await listener.aclose()
-    with pytest.raises(BrokerLost, match=r"out of reach for 0\.3 s"), trio.fail_after(5):
+    with pytest.raises(BrokerLost, match=r"out of reach for 0\.3 s"), trio.fail_after(PATIENCE):
         async with open_broker("rabbitmq", f"127.0.0.1:{port}", Secret(""), give_up_after=0.3):
             pass
 
@@ -217,7 +217,7 @@ async def test_a_verdict_that_was_given_up_is_given_when_the_connection_goes_on(
 
 
 async def test_leaving_is_quick_though_the_connection_is_stalled(server: Server) -> None:
-    with trio.fail_after(6):
+    with trio.fail_after(PATIENCE):
         async with proxied(server) as (proxy, broker):
             await put(broker, server.queue, b"a")
             async with broker.source(server.queue, prefetch=1) as source, broker.sink(server.queue) as sink:

@@ -51,7 +51,7 @@ class Bench:
         return [number for event in events if (number := int(event[:3])) not in (6, 40)]
 
     async def until(self, wanted: Callable[["Bench"], bool]) -> None:
-        with trio.move_on_after(10):
+        with trio.move_on_after(60):
             while not wanted(self):  # noqa: ASYNC110  other processes do it
                 await trio.sleep(0.02)
             return

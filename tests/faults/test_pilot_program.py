@@ -15,7 +15,7 @@ import trio
 from ewms.pilot.errors import ExitStatus
 from ewms.testing import localqueue
 
-PATIENCE = 20
+PATIENCE = 60
 COPY = "cp {{INFILE}} {{OUTFILE}}"
 # A task that forks twice, ignores SIGTERM, holds its output open and leaves the session.
 CLINGING = """

@@ -2,12 +2,14 @@
 
 import errno
 import gc
+import math
 import os
 import threading
 from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 from structlog.testing import capture_logs
 from tms_bench import Bench, until
 
@@ -176,6 +178,7 @@ async def test_a_cluster_id_that_is_somebody_elses_is_not_removed(bench: Bench) 
 async def test_a_stop_order_that_fails_is_tried_less_and_less_often_and_holds_up_no_other(bench: Bench) -> None:
     async with bench.tms():
         wrong, healthy, later = [await started(bench) for _ in range(3)]
+        began = trio.current_time()
         document = bench.standin.state.taskforce_document(wrong)
         # First in every list of the WMS, however often it failed.
         bench.standin.state.store.save([("taskforces", document | {"cluster_id": 999, "priority": 10_000})])
@@ -184,7 +187,9 @@ async def test_a_stop_order_that_fails_is_tried_less_and_less_often_and_holds_up
         bench.stop(healthy)
         await completed(bench, healthy)
         await trio.sleep(1)
-        assert bench.posts(wrong).count("condor-rm/failed") <= 7  # at 0, 0.02, 0.06, 0.14, … s
+        # At 0, 0.02, 0.06, 0.14, … s: one more whenever the time has doubled.
+        doublings = math.log2((trio.current_time() - began) / bench.settings.error_wait)
+        assert bench.posts(wrong).count("condor-rm/failed") <= 2 + doublings
         bench.stop(later)
         await completed(bench, later)
         # An operator (or the WMS) puts it right: the next look carries it out.
@@ -261,7 +266,8 @@ async def test_a_taskforce_that_the_wms_does_not_know_is_spoken_of_once(bench: B
 async def test_a_batch_that_is_refused_is_halved_until_the_bad_entry_is_alone(bench: Bench) -> None:
     async with bench.tms() as ctx:
         one, other = await started(bench), await started(bench)
-        await trio.sleep(0.2)  # what was under way is over: the two go into one batch
+        await until(lambda: not ctx.board.changed())
+        await trio.testing.wait_all_tasks_blocked()  # what was under way is over: the two go into one batch
         batches = bench.posts().count("statuses")
         bench.standin.faults.add(Fault(path="*/statuses/*", status=400, count=2))
         for uuid, n_workers in ((one, 11), (other, 12)):

@@ -37,7 +37,7 @@ async def test_it_forwards_both_ways_and_the_end(proxy: Proxy) -> None:
         await stream.send_all(b"hello")
         assert await stream.receive_some() == b"hello"
         await stream.send_eof()
-        with trio.fail_after(2):
+        with trio.fail_after(30):
             assert await stream.receive_some() == b""
 
 
@@ -49,7 +49,7 @@ async def test_a_stall_holds_everything_back_until_it_is_resumed(proxy: Proxy) -
             await stream.receive_some()
         assert scope.cancelled_caught
         proxy.resume()
-        with trio.fail_after(2):
+        with trio.fail_after(30):
             assert await stream.receive_some() == b"hello"
 
 
@@ -58,7 +58,7 @@ async def test_dropped_connections_end_and_new_ones_work(proxy: Proxy) -> None:
         await stream.send_all(b"x")
         await stream.receive_some()
         proxy.drop()
-        with trio.fail_after(2):
+        with trio.fail_after(30):
             assert await stream.receive_some() == b""
     async with await connect(proxy) as stream:
         await stream.send_all(b"y")
@@ -71,14 +71,14 @@ async def test_reset_connections_break(proxy: Proxy) -> None:
         await stream.send_all(b"x")
         await stream.receive_some()
         proxy.reset()
-        with pytest.raises(trio.BrokenResourceError), trio.fail_after(2):
+        with pytest.raises(trio.BrokenResourceError), trio.fail_after(30):
             await stream.receive_some()
 
 
 async def test_refused_connections_end_at_once(proxy: Proxy) -> None:
     proxy.refusing = True
     async with await connect(proxy) as stream:
-        with trio.fail_after(2):
+        with trio.fail_after(30):
             assert await stream.receive_some() == b""
 
 

@@ -11,7 +11,7 @@ from ewms.pilot.containers.base import ContainerError
 from ewms.pilot.containers.processes import Command, Launcher, open_launcher
 from ewms.pilot.containers.treememory import parent_of
 
-PATIENCE = 30
+PATIENCE = 60
 
 
 def shell(directory: Path, script: str, *, stdin: str | None = "") -> Command:
@@ -49,7 +49,7 @@ async def test_one_supervisor_serves_processes_one_after_the_other(tmp_path: Pat
 
 
 async def test_what_one_process_used_is_not_the_next_ones(tmp_path: Path) -> None:
-    busy = "i=0; while [ $i -lt 100000 ]; do i=$((i + 1)); done"
+    busy = "i=0; while [ $i -lt 500000 ]; do i=$((i + 1)); done"  # much more than a start costs on a busy machine
     with trio.fail_after(PATIENCE):
         async with open_launcher() as launcher:
             used = []
@@ -135,4 +135,4 @@ async def test_a_program_that_cannot_be_started_costs_no_supervisor(tmp_path: Pa
                 with pytest.raises(ContainerError, match="cannot start /no/such"):
                     async with launcher.run(nothing):
                         pass
-            assert before in {await supervisor_of(launcher, tmp_path) for _ in range(3)}
+            assert is_there(before)

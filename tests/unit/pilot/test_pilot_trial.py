@@ -303,7 +303,7 @@ def test_control_c_stops_it_at_once_and_cleans_up(tmp_path: Path) -> None:
         time.sleep(0.1)
         trial.send_signal(signal.SIGINT)
         rest = trial.stdout.read()
-        assert trial.wait(20) == 9
+        assert trial.wait(60) == 9
     assert "STOPPED after" in rest
     assert "1 not tried to the end" in rest
     assert [path.name for path in tmp_path.iterdir()] == ["a.in"]

@@ -35,7 +35,7 @@ def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator["subprocess.Po
         yield process
         assert process.stdin is not None
         process.stdin.close()  # it ends when its input does
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
 
 
 def ask(process: "subprocess.Popen[str]", call: str, **args: Any) -> Any:

@@ -109,7 +109,7 @@ def test_todays_envfile_sets_the_same_variables() -> None:
 
 def sourced(text: str, shell: str = "sh") -> dict[str, str]:
     result = subprocess.run(
-        [shell, "-c", ". /dev/stdin; env -0"], input=text.encode(), env={}, capture_output=True, check=True, timeout=10
+        [shell, "-c", ". /dev/stdin; env -0"], input=text.encode(), env={}, capture_output=True, check=True, timeout=60
     )
     pairs = [pair.decode().partition("=") for pair in result.stdout.split(b"\0") if pair]
     return {name: value for name, _, value in pairs if name not in ("PWD", "SHLVL", "_", "OLDPWD")}

@@ -1,5 +1,7 @@
 """Steps: what they say while they run, the one line they fail with, and nothing left when they are cancelled."""
 
+import re
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,9 +12,18 @@ from ewms.testing.pool.steps import PoolUnavailable, complaint, in_parallel, run
 
 
 async def test_newest_line_is_told(tmp_path: Path) -> None:
-    told: list[str] = []
-    await run_step("building", ["sh", "-c", "echo I: one; sleep 0.4"], progress=told.append, log=tmp_path / "log")
-    assert told[-1] == "building (0 s): one"
+    told, heard = "", tmp_path / "heard"
+
+    def progress(text: str) -> None:
+        nonlocal told
+        told = text
+        if text.endswith("one"):
+            heard.touch()
+
+    script = f"echo I: one; until [ -e {heard} ]; do sleep 0.05; done"
+    with trio.fail_after(60):
+        await run_step("building", ["sh", "-c", script], progress=progress, log=tmp_path / "log")
+    assert re.fullmatch(r"building \(\d+ s\): one", told)
 
 
 async def test_failure_is_one_line_that_says_why(tmp_path: Path) -> None:
@@ -54,10 +65,15 @@ async def test_cancelled_step_leaves_no_grandchild(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(steps, "_END_GRACE_S", 0.2)
     pid_file = tmp_path / "pid"
     script = f"(trap '' TERM; exec sleep 60) & echo $! > {pid_file}; wait"
-    with trio.move_on_after(0.3):
-        # Its leader ends at SIGTERM at once, its child never does: SIGKILL has to follow.
-        await run_step("waiting", ["sh", "-c", script], progress=lambda _: None, log=tmp_path / "log")
-    with trio.fail_after(5):
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            # Its leader ends at SIGTERM at once, its child never does: SIGKILL has to follow.
+            nursery.start_soon(
+                partial(run_step, "waiting", ["sh", "-c", script], progress=lambda _: None, log=tmp_path / "log")
+            )
+            while not (pid_file.exists() and pid_file.read_text().endswith("\n")):  # noqa: ASYNC110  as below
+                await trio.sleep(0.02)
+            nursery.cancel_scope.cancel()
         while lives(number_in(pid_file)):  # noqa: ASYNC110  a foreign process sets no event
             await trio.sleep(0.02)
 
@@ -67,5 +83,5 @@ async def test_first_failure_cancels_the_others_and_comes_alone() -> None:
         await trio.lowlevel.checkpoint()
         raise PoolUnavailable("no root")
 
-    with trio.fail_after(5), pytest.raises(PoolUnavailable, match="no root"):
+    with trio.fail_after(60), pytest.raises(PoolUnavailable, match="no root"):
         await in_parallel(trio.sleep_forever, fail)
