@@ -9,6 +9,8 @@ from ewms.pilot.brokers.amqpaddress import parse_address
 from ewms.secret import Secret
 
 _TIMEOUT_S: Final = 5
+_NOT_FOUND: Final = 404
+"""Nobody has used the queue yet."""
 
 
 async def rabbit_depths(address: str, token: Secret, queues: Sequence[str]) -> dict[str, int] | None:
@@ -36,8 +38,10 @@ def _ask(address: str, token: Secret, queues: Sequence[str]) -> dict[str, int] |
                 try:
                     answer = connection.channel().queue_declare(queue, passive=True)
                     found[queue] = answer.method.message_count
-                except pika.exceptions.ChannelClosedByBroker:
-                    continue  # nobody has used it yet
-    except (pika.exceptions.AMQPError, OSError):
+                except pika.exceptions.ChannelClosedByBroker as error:
+                    if error.reply_code != _NOT_FOUND:
+                        return None
+    except (pika.exceptions.AMQPError, OSError, AttributeError):
+        # The last is how pika 1.4 closes a connection of which a channel was closed while it was opened.
         return None
     return found
