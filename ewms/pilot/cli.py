@@ -17,6 +17,7 @@ from ewms import logs
 from ewms.pilot import service
 from ewms.pilot.containers import PLATFORMS
 from ewms.pilot.errors import ExitStatus
+from ewms.pilot.output import let_go
 from ewms.pilot.settings import PilotSettings, read, without_effect
 from ewms.settings import SettingsError, warn_of_deprecated
 
@@ -62,7 +63,9 @@ def pilot(context: click.Context) -> None:
     warn_of_deprecated(PilotSettings, os.environ)
     for line in without_effect(os.environ):
         log.warning("please note", note=line)
-    sys.exit(trio.run(service.main, settings))
+    status = trio.run(service.main, settings)
+    let_go(sys.stdout, sys.stderr)
+    sys.exit(status)
 
 
 @pilot.command("try", context_settings=_HELP, short_help="Try a task on this machine, with files as events.")

@@ -7,8 +7,9 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -31,6 +32,7 @@ from ewms.pilot.directories import DataDirectory, Kept
 from ewms.pilot.errors import NOT_THE_MACHINES, ExitStatus, InitFailed, TaskError, root_cause, status_of
 from ewms.pilot.intake import Intake
 from ewms.pilot.limits import Limits
+from ewms.pilot.output import say
 from ewms.pilot.report import Report, open_report
 from ewms.pilot.resources import Resources
 from ewms.pilot.selfcheck import self_check
@@ -68,7 +70,7 @@ async def main(
             status = await pilot.run()
             nursery.cancel_scope.cancel()
     if words := pilot.tally.last_words():
-        sys.stderr.write(f"{redact(words)}\n")
+        say(f"{redact(words)}\n", sys.stderr)
     return status
 
 
@@ -131,7 +133,7 @@ class Pilot:
     def _tell_resources(self, report: Report) -> None:
         if table := self.resources.table():
             report.summary(self.resources.line())
-            sys.stdout.write(f"{table}\n")
+            say(f"{table}\n", sys.stdout)
             counts = {name: getattr(self.tally, name) for name in ("succeeded", "failed", "handed_back", "parked")}
             self.data.write_summary(self.pilot_id, self.resources.as_json(pilot=self.pilot_id, **counts))
 
@@ -150,13 +152,16 @@ class Pilot:
         async with AsyncExitStack() as stack:
             platform = await stack.enter_async_context(self.platforms(self.settings))
             recipe = await self._recipe(platform, "task")
-            await self_check(platform, recipe, self.data, min_free=self.settings.min_free_disk)
+            # Each takes its time; a failure of one ends the other.
+            check = partial(self_check, platform, recipe, self.data, min_free=self.settings.min_free_disk)
+            checked = await stack.enter_async_context(_beside(check))
             connections = Connections(stack, self.brokers)
             sinks = [await connections.sink(address) for address in self.settings.outgoing]
             # A refusal is found before the init container has run.
             deadletter = await connections.sink(self.settings.deadletter) if self.settings.deadletter else None
             for address in self.settings.incoming:
                 await connections.broker(address)
+            await checked.wait()
             if self.settings.init_image:
                 report.status(PilotStatus.RUNNING_INIT_COMMAND)
                 await self._init(platform)
@@ -312,6 +317,20 @@ class Connections:
     async def sink(self, address: QueueAddress) -> Sink:
         """Get ready to publish to a queue."""
         return await self._stack.enter_async_context((await self.broker(address)).sink(address.queue))
+
+
+@asynccontextmanager
+async def _beside(work: Callable[[], Awaitable[None]]) -> AsyncIterator[trio.Event]:
+    """Do `work` beside the body; the event tells that it is done, and if it fails it ends the body."""
+    done = trio.Event()
+
+    async def do() -> None:
+        await work()
+        done.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(do)
+        yield done
 
 
 def read_lease(settings: PilotSettings) -> leases.Lease:

@@ -4,7 +4,7 @@ import math
 import sys
 from contextlib import AsyncExitStack
 from itertools import count
-from typing import IO, Final
+from typing import Final, TextIO
 
 import attrs
 import structlog
@@ -14,6 +14,7 @@ from ewms.pilot import containment, events
 from ewms.pilot.containers.base import Begun, Mount, Platform
 from ewms.pilot.directories import DataDirectory, RunDirectory, TaskDirectory, read_outfile, read_tail, tree_size
 from ewms.pilot.errors import BadEvent, DataDirectoryError, TaskError
+from ewms.pilot.output import say
 from ewms.pilot.resources import Resources, Used, megabytes
 from ewms.pilot.settings import PilotSettings, extension
 from ewms.pilot.spares import Spares
@@ -165,10 +166,9 @@ def dump(run: RunDirectory) -> None:
         _dump_one(f"{name} of {run.run_id}", read_tail(path, DUMP_BYTES), stream)
 
 
-def _dump_one(title: str, text: str, stream: IO[str]) -> None:
+def _dump_one(title: str, text: str, stream: TextIO) -> None:
     if text.strip():
-        stream.write(f"--- {title}\n{redact(text).rstrip()}\n--- end of {title}\n")
-        stream.flush()
+        say(f"--- {title}\n{redact(text).rstrip()}\n--- end of {title}\n", stream)
 
 
 def _infile_of(event: events.Event, settings: PilotSettings) -> bytes:

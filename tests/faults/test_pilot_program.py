@@ -126,6 +126,26 @@ async def test_events_become_outputs(site: Site) -> None:
     assert "payload" not in ended.stderr
 
 
+@pytest.mark.parametrize(("task", "status"), [(COPY, ExitStatus.OK), ("cat {{INFILE}} /none", ExitStatus.TASKS_FAILED)])
+async def test_an_output_of_its_own_that_takes_nothing_fails_no_task(site: Site, task: str, status: int) -> None:
+    """HTCondor's file for it is on the worker's disk, which may be full."""
+    await site.put("payload")
+    with Path("/dev/full").open("wb") as full, trio.fail_after(PATIENCE):  # noqa: ASYNC230  it waits for nobody
+        ended = await trio.run_process(
+            pilot_command(), env=site.environ(TASK_ARGS=task), stdout=full, stderr=full, check=False
+        )
+    assert ended.returncode == status
+
+
+async def test_an_output_of_its_own_that_cannot_show_everything(site: Site) -> None:
+    await site.put("a → b")
+    environ = site.environ(TASK_ARGS="cat {{INFILE}}", DUMP_TASK_OUTPUT=True) | {"PYTHONIOENCODING": "ascii"}
+    with trio.fail_after(PATIENCE):
+        ended = await trio.run_process(pilot_command(), env=environ, capture_stdout=True, check=False)
+    assert ended.returncode == ExitStatus.OK
+    assert b"a \\u2192 b" in ended.stdout
+
+
 async def test_a_failing_task(site: Site) -> None:
     await site.put("x")
     ended = await site.run(TASK_ARGS="sh -c 'echo first; echo the reason >&2; exit 3'")
@@ -151,8 +171,8 @@ async def test_the_task_gets_its_variables_and_none_of_the_pilots(site: Site) ->
 
 async def test_a_timeout_kills_the_whole_tree(site: Site) -> None:
     await site.put("x")
-    ended = await site.run(TASK_TIMEOUT=2, **site.clinging())
-    assert ended.stderr.splitlines()[-1] == "1 TASK(S) FAILED: task failed: [Timeout-Error] timed out after 2s"
+    ended = await site.run(TASK_TIMEOUT=5, **site.clinging())  # time enough for it to cling, on a busy machine, too
+    assert ended.stderr.splitlines()[-1] == "1 TASK(S) FAILED: task failed: [Timeout-Error] timed out after 5s"
     assert site.ready.exists()
     assert site.processes() == []
 
