@@ -67,6 +67,20 @@ async def test_helpers_start_lazily_and_are_kept(fake: Fake) -> None:
     assert fake.alive() == []
 
 
+async def test_a_helper_that_answered_many_calls_is_replaced(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schedd_module, "CALLS_PER_HELPER", 3)
+    async with open_schedd(fake.command) as schedd:
+        for number in range(2):
+            await ask(schedd, "x")
+            with pytest.raises(CondorRefused):
+                await ask(schedd, "refused told so")
+            await ask(schedd, "y")
+            assert len(fake.started()) == number + 1
+            assert fake.alive() == []
+        await ask(schedd, "z")
+        assert len(fake.started()) == 3
+
+
 def args(constraint: str) -> dict[str, Any]:
     return {"constraint": constraint, "projection": ["ClusterId"], "cluster_ads": False}
 
