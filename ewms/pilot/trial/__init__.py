@@ -17,7 +17,7 @@ from ewms import logs
 from ewms.pilot.directories import read_tail, remove_tree
 from ewms.pilot.errors import ExitStatus
 from ewms.pilot.settings import PilotSettings, read, without_effect
-from ewms.pilot.trial.plan import OF_A_TRIAL, Plan, TriedEvent, environ_of, pairs, read_events
+from ewms.pilot.trial.plan import OF_A_TRIAL, Plan, TriedEvent, environ_of, missing_images, pairs, read_events
 from ewms.pilot.trial.run import run
 from ewms.settings import SettingsError
 
@@ -65,6 +65,7 @@ def _read(
         problems += error.problems
     try:
         as_in_production = environ_of(plan, environ, directory)
+        problems += missing_images(plan, as_in_production)
         production, settings = read(as_in_production), read({**as_in_production, **OF_A_TRIAL})
     except SettingsError as error:
         raise SettingsError([*problems, *error.problems]) from error

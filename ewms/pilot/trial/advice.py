@@ -102,6 +102,11 @@ _RULES: Final[Sequence[Rule]] = (
         "the program that the arguments name. Is it in the image, under that path, or in the image's PATH?",
     ),
     Rule(
+        _says("<no stderr logs>"),
+        "It wrote nothing to stderr, so that the error which the workflow shows is its exit code alone (stdout is not "
+        "looked at). Let it end with a line on stderr that says what was wrong.",
+    ),
+    Rule(
         _ended_with(126),
         "A program was found but may not be executed: is it executable for everybody (chmod a+rx), and a program?",
     ),

@@ -83,6 +83,18 @@ def environ_of(plan: Plan, environ: Mapping[str, str], directory: Path) -> dict[
     return found | {"EWMS_PILOT_DATA_DIR_PARENT_PATH_ON_HOST": str(directory)}
 
 
+def missing_images(plan: Plan, environ: Mapping[str, str]) -> list[str]:
+    """A line for each image that is a path to nothing; `environ` is that of `environ_of`."""
+    images = {"--image": plan.image, "--init-image": plan.init_image or ""}
+    if environ[_PLATFORM] == "process":
+        return []
+    return [
+        f"{option} {image}: No such file or directory"
+        for option, image in images.items()
+        if image.startswith(("/", "./", "../")) and not Path(image).exists()
+    ]
+
+
 def pairs(texts: Sequence[str]) -> dict[str, str]:
     """`NAME=VALUE` texts as a mapping.
 

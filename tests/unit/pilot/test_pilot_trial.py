@@ -14,7 +14,7 @@ import pytest
 
 from ewms.pilot.settings import read
 from ewms.pilot.trial.advice import Case, advice, differences
-from ewms.pilot.trial.plan import OF_A_TRIAL, Plan, environ_of, pairs, read_events
+from ewms.pilot.trial.plan import OF_A_TRIAL, Plan, environ_of, missing_images, pairs, read_events
 from ewms.pilot.trial.show import advice_lines, shown
 from ewms.settings import SettingsError
 
@@ -55,6 +55,26 @@ def test_options_come_before_the_environment_and_the_rest_of_it_counts() -> None
     assert not settings.incoming[0].auth_token
     assert not settings.htchirp
     assert settings.container_platform == "auto"
+
+
+def test_an_image_that_is_a_path_to_nothing_is_told_before_anything_runs(tmp_path: Path) -> None:
+    plan = Plan(image=f"{tmp_path}/image", init_image=f"{tmp_path}/init")
+    environ = environ_of(plan, {}, DIRECTORY)
+    said = [
+        f"--{option} {tmp_path}/{name}: No such file or directory"
+        for option, name in (("image", "image"), ("init-image", "init"))
+    ]
+    assert missing_images(plan, environ) == said
+    (tmp_path / "image").touch()
+    assert missing_images(plan, environ) == said[1:]
+    assert missing_images(plan, environ | {"_EWMS_PILOT_CONTAINER_PLATFORM": "process"}) == []
+    assert missing_images(Plan(image="docker://me/it:1"), environ) == []
+
+
+def test_a_task_that_fails_without_a_word_is_told_to_say_one() -> None:
+    (text,) = advice(case("task failed (exit code 3): <no stderr logs>", code=3))
+    assert "wrote nothing to stderr" in text
+    assert not advice(case("task failed (exit code 3): no table", code=3))
 
 
 def test_production_keeps_what_the_trial_changes() -> None:
