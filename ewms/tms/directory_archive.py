@@ -4,6 +4,7 @@ The envfile holds queue tokens, and nobody needs it after the cluster is gone. T
 the workers' output is in it.
 """
 
+import gzip
 import stat
 import tarfile
 import zlib
@@ -12,7 +13,7 @@ from typing import BinaryIO, Final, cast
 
 from ewms.contract import ENVFILE_NAME
 from ewms.tms.expiry import DIRECTORY_ARCHIVE_SUFFIX
-from ewms.tms.packing import Disk, Member, Packed, Tick, expect, fingerprint, new_file, paths_in, set_aside
+from ewms.tms.packing import Disk, Member, Packed, Tick, copy, expect, fingerprint, new_file, paths_in, set_aside
 
 _PRIVATE: Final = 0o600
 
@@ -41,12 +42,13 @@ def pack_directory(source: Path, disk: Disk, tick: Tick) -> Packed:
 def _check(archive: Path, tick: Tick) -> None:
     """Read an archive that is there already; one that another tool left half-written is set aside."""
     try:
-        with tarfile.open(archive, "r:gz") as tar:
+        with gzip.open(archive) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             for member in tar:
                 tick(member.size)
+            copy(cast("BinaryIO", file), len, tick)  # to its end: its checksum stands there
     except FileNotFoundError:
         return
-    except (tarfile.TarError, EOFError, zlib.error) as error:
+    except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as error:
         set_aside(archive, error)
 
 

@@ -183,6 +183,19 @@ def test_a_directory_that_was_created_again_keeps_what_its_archive_has(directory
     assert b"SECRET" not in unzipped(packed.archive)
 
 
+@pytest.mark.parametrize("size", [10, 3_000_000])
+def test_a_tar_with_a_damaged_byte_is_set_aside(directory: Path, size: int) -> None:
+    (directory / "cluster-7" / "0.out").write_bytes(b"o" * size)
+    archive = pack_directory(directory, Disk(), quiet).archive
+    content = bytearray(archive.read_bytes())
+    content[-8] ^= 1  # in the checksum: all the rest can be read
+    archive.write_bytes(content)
+    pack_directory(directory, Disk(), quiet)
+    assert archive.with_name(archive.name + ".damaged").read_bytes() == content
+    with tarfile.open(archive) as tar:
+        assert f"{directory.name}/cluster-7/0.out" in tar.getnames()
+
+
 def test_a_half_tar_is_set_aside(directory: Path) -> None:
     archive = pack_directory(directory, Disk(), quiet).archive
     archive.write_bytes(archive.read_bytes()[:-100])
