@@ -51,6 +51,7 @@ class World:
     on_verdict: Callable[[str, Delivery], Awaitable[object]] = nothing
     on_check: Callable[[ContainerSpec], Awaitable[object]] = nothing
     on_prepare: Callable[[str], Awaitable[object]] = nothing
+    on_connect: Callable[[], Awaitable[object]] = nothing
     lost: set[str] = attrs.field(factory=set)
     """Message ids of deliveries that the broker took back: a verdict on one is not taken."""
     copies: list[tuple[str, events.Event]] = attrs.field(factory=list)
@@ -118,10 +119,11 @@ class World:
 
     async def run(self, **more: object) -> int:
         """Run one pilot; its exit status."""
-        return await service.main(self.settings(**more), brokers=self._open_broker, platforms=self._open_platform)
+        return await service.main(self.settings(**more), brokers=self._open_broker, platforms=self.open_platform)
 
     @asynccontextmanager
     async def _open_broker(self, kind: str, address: str, token: Secret) -> AsyncIterator[Broker]:
+        await self.on_connect()
         self.diary.append("broker opens")
         try:
             yield FakeBroker(self)
@@ -129,7 +131,7 @@ class World:
             self.diary.append("broker closes")
 
     @asynccontextmanager
-    async def _open_platform(self, settings: PilotSettings) -> AsyncIterator[Platform]:
+    async def open_platform(self, settings: PilotSettings) -> AsyncIterator[Platform]:
         yield FakePlatform(self, isolates=self.isolates)
 
 

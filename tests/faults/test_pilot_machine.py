@@ -12,7 +12,7 @@ import trio
 from pilot_fakes import World, copy
 from trio.testing import MockClock
 
-from ewms.pilot.brokers.base import BrokerLost, Delivery
+from ewms.pilot.brokers.base import BrokerLost, BrokerRefused, Delivery
 from ewms.pilot.containers.base import ContainerError, ContainerSpec
 from ewms.pilot.errors import ExitStatus, TaskFailed, is_okay
 
@@ -58,7 +58,7 @@ async def test_a_machine_on_which_no_container_starts_takes_no_event(autojump_cl
     world.on_check = fail
     world.put("x")
     assert await world.run() == ExitStatus.SELF_CHECK
-    assert "broker opens" not in world.diary
+    assert "source opens" not in world.diary
     assert world.verdicts == []
 
 
@@ -70,6 +70,49 @@ async def test_a_runtime_that_hangs_is_given_up(autojump_clock: MockClock, world
     began = trio.current_time()
     assert await world.run() == ExitStatus.SELF_CHECK
     assert trio.current_time() - began == pytest.approx(120, abs=1)
+
+
+async def test_the_broker_is_reached_while_a_container_is_tried(autojump_clock: MockClock, world: World) -> None:
+    connected = trio.Event()
+
+    async def connect() -> None:
+        connected.set()
+
+    async def until_connected(spec: ContainerSpec) -> None:
+        await connected.wait()
+        await trio.sleep(1)
+        assert "source opens" not in world.diary
+
+    world.on_connect, world.on_check = connect, until_connected
+    world.put("x")
+    assert await world.run() == ExitStatus.OK
+    assert world.verdicts == [("ack", "in-0")]
+
+
+async def test_a_broker_that_does_not_answer_holds_up_no_bad_news_of_the_machine(
+    autojump_clock: MockClock, world: World
+) -> None:
+    async def fail(spec: ContainerSpec) -> None:
+        await trio.sleep(1)
+        raise ContainerError("no user namespaces")
+
+    world.on_connect, world.on_check = trio.sleep_forever, fail
+    began = trio.current_time()
+    assert await world.run() == ExitStatus.SELF_CHECK
+    assert trio.current_time() - began == pytest.approx(1, abs=0.1)
+
+
+async def test_a_refusal_of_the_broker_ends_the_trial_of_a_container(autojump_clock: MockClock, world: World) -> None:
+    async def refuse() -> None:
+        await trio.sleep(1)
+        raise BrokerRefused("wrong token")
+
+    async def hang(spec: ContainerSpec) -> None:
+        await trio.sleep_forever()
+
+    world.on_connect, world.on_check = refuse, hang
+    assert await world.run() == ExitStatus.BROKER_REFUSED
+    assert not list((world.tmp_path / "ewms-pilot-data").glob("check-*"))
 
 
 async def test_a_machine_without_room_takes_no_event(autojump_clock: MockClock, world: World, disk: Disk) -> None:
