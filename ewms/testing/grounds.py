@@ -82,6 +82,8 @@ def pool_ground(pool: Pool, work_dir: Path) -> Ground:
         tms_settings={
             **_ONE_MACHINE,
             "CVMFS_PILOT_PATH": pool.pilot_image_base,
+            # A SIGTERM that meets Apptainer while it starts the container is lost: so long the worker lives on then.
+            "TMS_JOB_MAX_VACATE_TIME": "45",
         },
         python=pool.python,
         command=pool.command,
