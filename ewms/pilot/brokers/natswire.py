@@ -123,11 +123,6 @@ class NatsWire:
         """The largest message, headers included, that the server takes (bytes)."""
         return int(self._client.max_payload)
 
-    @property
-    def server_version(self) -> str:
-        """The server's version."""
-        return str(self._client.connected_server_version)
-
     @contextmanager
     def while_open(self) -> Iterator[None]:
         """The body is cancelled when the connection is gone.

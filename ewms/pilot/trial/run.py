@@ -21,7 +21,6 @@ from ewms.pilot.trial.watch import OpenPlatform, Watch
 
 Say = Callable[[str], None]
 STILL_RUNNING_S: Final = 10.0
-PILOT_LOG: Final = "pilot.log"
 
 
 async def run(
