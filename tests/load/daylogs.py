@@ -2,6 +2,7 @@
 
 import sys
 import time
+from io import RawIOBase
 from pathlib import Path
 
 import daylog
@@ -14,22 +15,38 @@ from ewms.tms.watch import watch_logs
 from tests.load.sampling import tell
 
 NAME = day_log_name("2026-11-21")
-_STEP_BYTES = 8 << 20
+_STEP_BYTES = 2 << 20
+_FIRST, _TASKFORCES, _TWINS = 101, 5, 4
+"""The first cluster, how many there are, and how many taskforces each of them is told of."""
 _BYTES_PER_EVENT = 99.5  # the mean of `daylog`'s
 
 
 def write(directory: Path, size: int) -> None:
-    """Let the log grow to about so many bytes, a piece at a time."""
-    day = daylog.Day.of(round(size / _BYTES_PER_EVENT), taskforces=20, workers=500)
+    """Let the log grow to about so many bytes, a piece at a time.
+
+    Each piece is told of further taskforces, too, under names of their own: to make all of it anew would take longer
+    than to read it.
+    """
+    day = daylog.Day.of(round(size / _BYTES_PER_EVENT / _TWINS), taskforces=_TASKFORCES, workers=500)
     piece = bytearray()
     with (directory / NAME).open("ab", buffering=0) as log:
         for event in daylog.lines(day):
             piece += event
             if len(piece) >= _STEP_BYTES:
-                log.write(piece)
+                _write_for_all(log, bytes(piece))
                 piece.clear()
-        log.write(piece)
+        _write_for_all(log, bytes(piece))
     (directory / "written").touch()
+
+
+def _write_for_all(log: RawIOBase, piece: bytes) -> None:
+    for twin in range(_TWINS):
+        renamed = piece
+        for old in range(_FIRST, _FIRST + _TASKFORCES):
+            new = old + twin * 100
+            renamed = renamed.replace(b" (%03d." % old, b" (%03d." % new)
+            renamed = renamed.replace(daylog.uuid_of(old).encode(), daylog.uuid_of(new).encode())
+        log.write(renamed)
 
 
 async def main(directory: Path) -> None:

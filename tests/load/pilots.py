@@ -1,6 +1,8 @@
-"""Many pilots on a machine, a broker with many events: pilots whose containers do nothing, and a real RabbitMQ."""
+"""Many pilots on a machine, a broker with many events: pilots whose containers do nothing, and a real RabbitMQ.
 
-import json
+At the end the queues are looked at from outside: each event is still there, or has one output.
+"""
+
 import os
 import signal
 import subprocess
@@ -9,17 +11,21 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import attrs
 import noop_pilot
 import pika
+import trio
 
 from ewms.pilot import events
+from ewms.pilot.errors import ExitStatus
 from ewms.testing.broker import RabbitServer, open_rabbitmq
 from ewms.testing.held import held
 from ewms.testing.pool.rabbitmq import USER
+from tests.load.filling import fill
 from tests.load.sampling import Sample, look
 
 _PATIENCE_S = 120.0
@@ -36,6 +42,19 @@ class Load:
     seconds: float
 
 
+@attrs.frozen
+class Outcome:
+    """What a load left."""
+
+    samples: list[Sample]
+    connections: int
+    """To the broker, of all pilots together."""
+    outputs: int
+    """Of as many events, each once."""
+    left: int
+    """Events that stayed in their queue."""
+
+
 @contextmanager
 def broker(directory: Path) -> Iterator[RabbitServer]:
     """A RabbitMQ server of our own."""
@@ -43,8 +62,12 @@ def broker(directory: Path) -> Iterator[RabbitServer]:
         yield server
 
 
-def run(load: Load) -> list[Sample]:
-    """Let them work until the queue is empty or the time is over; all pilots must have ended in order."""
+def run(load: Load) -> Outcome:
+    """Let them work until the queue is empty or the time is over, end them in order, and count every event.
+
+    Raises:
+        AssertionError: something was lost or done twice, a pilot failed, or the machine was too slow.
+    """
     with tempfile.TemporaryDirectory(prefix="ewms-load-", dir="/tmp") as name, ExitStack() as stack:
         directory = Path(name)
         directory.chmod(0o755)
@@ -52,17 +75,36 @@ def run(load: Load) -> list[Sample]:
         channel = _channel(server)
         for queue in ("in", "out"):
             channel.queue_declare(queue, durable=True, arguments={"x-queue-type": "quorum"})
-        _fill(channel, load.events)
+        _fill(server, channel, load.events)
+        own = _connections(server)
         pilots = [_start(directory / f"pilot-{number}", _settings(server)) for number in range(load.pilots)]
-        samples = _watch(channel, pilots, load)
-        for pilot in pilots:
-            pilot.send_signal(signal.SIGTERM)
-        codes = {pilot.wait(_PATIENCE_S) for pilot in pilots}
-        lines = [(directory / f"pilot-{number}" / "said").read_text().splitlines() for number in range(load.pilots)]
-        done = sum(json.loads(said[-1])["events"] for said in lines if said)
-        print(f"  {load.pilots} pilots, {done} events, exit statuses {sorted(codes)}", file=sys.stderr)
-        assert _length(channel, "out") + _length(channel, "in") >= load.events, "an event is lost"
-    return samples
+        try:
+            samples = _watch(channel, pilots, load)
+            connections = _connections(server) - own
+        finally:
+            for pilot in pilots:
+                pilot.send_signal(signal.SIGTERM)
+            codes = {pilot.wait(_PATIENCE_S) for pilot in pilots}
+        assert codes == {ExitStatus.STOPPED}, f"exit statuses {sorted(codes)}"
+        outputs = _once(channel, load.events)
+    return Outcome(samples, connections, outputs, load.events - outputs)
+
+
+def _connections(server: RabbitServer) -> int:
+    return len(trio.run(server.ctl, "list_connections", "pid").split())
+
+
+def _once(channel: Any, count: int) -> int:
+    """How many events have an output; each has one, or is still in its queue."""
+    _until(lambda: _length(channel, "in") + _length(channel, "out") >= count, _PATIENCE_S, "an event is lost")
+    left, outputs = _length(channel, "in"), _length(channel, "out")
+    found = set[Any]()
+    for _method, _properties, body in islice(channel.consume("out", auto_ack=True), outputs):
+        found.add(events.decode(body, None).data)
+    channel.cancel()
+    assert len(found) == outputs, f"{outputs - len(found)} of {outputs} outputs are second ones"
+    assert left + outputs == count, f"{left} events and {outputs} outputs of {count} events"
+    return outputs
 
 
 def _channel(server: RabbitServer) -> Any:
@@ -71,11 +113,11 @@ def _channel(server: RabbitServer) -> Any:
     return pika.BlockingConnection(parameters).channel()
 
 
-def _fill(channel: Any, count: int) -> None:
-    properties = pika.BasicProperties(delivery_mode=2)
-    for number in range(count):
-        channel.basic_publish("", "in", events.encode(number), properties)
+def _fill(server: RabbitServer, channel: Any, count: int) -> None:
+    began = time.monotonic()
+    fill(server.port, USER, server.token.reveal(), "in", map(events.encode, range(count)))
     _until(lambda: _length(channel, "in") >= count, _PATIENCE_S, "the broker does not take the events")
+    print(f"  … {count:,} events are in the queue after {time.monotonic() - began:.0f} s", file=sys.stderr)
 
 
 def _until(condition: Callable[[], bool], patience: float, problem: str) -> None:
@@ -125,9 +167,3 @@ def _watch(channel: Any, pilots: "list[subprocess.Popen[bytes]]", load: Load) ->
         memory, files = look(pilot.pid for pilot in pilots)
         samples.append(Sample(time.monotonic() - began, _length(channel, "out"), memory, files))
     return samples
-
-
-if __name__ == "__main__":
-    numbers = [float(each) for each in sys.argv[1:]]
-    for sample in run(Load(int(numbers[0]), int(numbers[1]), numbers[2])):
-        print(json.dumps(attrs.asdict(sample)))

@@ -37,6 +37,10 @@ class Series:
     """The first ones are of the time when it was loaded up."""
     settled: float
     """From so much work on nothing should grow any more."""
+    processes: int = 1
+    """That the samples add up."""
+    seen: str = ""
+    """What was found besides, for the table."""
 
     @property
     def flat(self) -> list[Sample]:

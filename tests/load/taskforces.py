@@ -2,7 +2,8 @@
 
 The WMS is the stand-in behind a network in memory, the schedd is one in memory that writes a true job event log, and
 the clock is virtual: hours of a TMS take minutes. Each wave's taskforces are ordered, confirmed, run, chirp and end;
-half of them are stopped by their users. After each one the TMS should be as small as after the last one.
+half of them are stopped by their users. A wave is a day: its log goes at its end, and then the TMS should be as small
+as after the last one.
 """
 
 import sys
@@ -47,6 +48,9 @@ async def one_wave(world: World, taskforces: int, workers: int) -> None:
         bench.schedd.finish(cluster)
     await world.until(lambda: all(bench.taskforce(uuid).phase == Phase.CONDOR_COMPLETE for uuid in uuids), _LONG_S)
     await world.until(lambda: not world.ctx.outbox.counts(), _LONG_S)
+    for log in {cluster.log_path for cluster in world.bench.schedd.clusters.values()}:
+        log.unlink()
+    await world.until(lambda: not world.ctx.board._tallies, _LONG_S)
     _forget(world)
 
 
