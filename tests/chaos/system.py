@@ -1,6 +1,7 @@
 """The whole system while it runs, with the handles by which faults get at it and by which it is watched."""
 
 import json
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -74,6 +75,8 @@ class System:
     """What faults could not do, because there was nothing to do it to."""
     feeding: trio.Lock = attrs.field(factory=trio.Lock)
     """Held while a user puts events, and while the broker is away: it is not the user's clients that are tried here."""
+    newest_queue: float = -math.inf
+    """When the last workflow got its queues (Trio's clock)."""
     _number: int = 0
     _held: dict[str, trio.Lock] = attrs.field(factory=lambda: defaultdict(trio.Lock))
 
@@ -128,6 +131,10 @@ class System:
             events = [f"event {self._number + number}" for number in range(count)]
             self._number += count
             with trio.CancelScope(shield=True, deadline=trio.current_time() + _PATIENCE_S):
+                if not job.sent:
+                    # The message queue service would have made both queues, before anybody uses them.
+                    await self.place.ground.queues.put(job.workflow.queue_out, [])
+                    self.newest_queue = trio.current_time()
                 await self.place.ground.queues.put(job.workflow.queue_in, events)
             job.sent += events
 

@@ -13,6 +13,7 @@ from ewms.tms.eventlog.statuses import (
     EFFECTS,
     ENDED,
     NO_PILOT_STATUS,
+    REMOVED,
     SUBMITTED,
     JobState,
     JobStatus,
@@ -139,11 +140,20 @@ class Cluster:
         """The cluster left the queue: keep its final numbers, give the jobs' memory back; True if that is news."""
         if self.closed:
             return False
+        self._remove_the_living()
         self.closed, self.removed_at = True, at if at is not None else self._last_end or 0
         self._groups = Counter(dict(self._top()))
         self._examples = {key: text for key, text in self._examples.items() if self._needs(key)}
         self.codes, self.errors, self.moves = array("H"), {}, {}
         return True
+
+    def _remove_the_living(self) -> None:
+        """Whose end the log lacks, because it was cut or came late, is gone with its cluster all the same."""
+        for code, count in list(enumerate(self.counts)):
+            if code and count and self._states[code].job not in ENDED:
+                gone = self.after(REMOVED, code)
+                self.counts[code] -= count
+                self.counts[gone] += count
 
     # --- what follows ---
 

@@ -42,6 +42,7 @@ class Effect:
 
 SUBMITTED: Final = b"000"
 CHIRP: Final = b"008"
+REMOVED: Final = b"009"
 HELD: Final = b"012"
 AD: Final = b"028"
 CLUSTER_SUBMITTED: Final = b"035"
@@ -54,7 +55,7 @@ EFFECTS: Final = {
     b"004": Effect(JobStatus.IDLE, new_run=True),  # evicted, or terminated and requeued
     b"005": Effect(JobStatus.COMPLETED),  # terminated
     b"007": Effect(JobStatus.IDLE, new_run=True),  # shadow exception
-    b"009": Effect(JobStatus.REMOVED),  # aborted
+    REMOVED: Effect(JobStatus.REMOVED),  # aborted
     b"010": Effect(JobStatus.SUSPENDED),
     b"011": Effect(JobStatus.RUNNING),  # unsuspended
     b"013": Effect(JobStatus.IDLE, new_run=True),  # released

@@ -95,6 +95,19 @@ def test_completion_is_in_the_report_and_comes_once() -> None:
     assert board.changed() == []
 
 
+def test_jobs_whose_end_the_log_lost_are_gone_with_their_cluster() -> None:
+    story = b"".join(submit(proc=proc) + event(1, "Job executing on host: <x>", proc) for proc in range(4))
+    story += event(9, "Job was aborted.", 0) + event(5, "Job terminated.", 1) + event(12, "Job was held.\n\tby hand", 2)
+    for is_told_by_the_log in (True, False):
+        board = Board()
+        board.expect("TF-1", 7, 4)
+        board.tally(LOG).feed(story + (REMOVED if is_told_by_the_log else b""))
+        board.ended("TF-1", 1795294900)
+        (report,) = board.changed()
+        assert report.compound_statuses == {"REMOVED": {"null": 3}, "COMPLETED": {"null": 1}}
+        assert report.completed_at is not None
+
+
 def test_the_schedd_may_say_that_a_cluster_has_ended() -> None:
     board = Board()
     board.tally(LOG).feed(submit() + EXECUTE)
