@@ -21,7 +21,7 @@ from ewms.pilot.errors import DataDirectoryError
 log = structlog.stdlib.get_logger(__name__)
 
 MOST: Final = 4
-"""Containers that wait at the same time; each is three small processes."""
+"""Containers that wait at the same time; each has three processes, with Apptainer 8 MB of its own."""
 CLEANING_LIMIT_S: Final = 5.0
 
 
@@ -78,7 +78,7 @@ class Spares:
             while len(self._ready) < min(self.slots, MOST):
                 spare = await self._made(platform)
                 if spare is None:
-                    break  # it will be tried again with the next task, which tells what is wrong
+                    break  # tried again when the next one is taken; without any, tasks start anew and say why
                 self._ready.append(spare)
             await self._taken.wait()
 

@@ -22,8 +22,9 @@ from typing import Any
 import attrs
 import trio
 
-from ewms.pilot.containers import open_platform
+from ewms.pilot.containers import launcher, open_platform
 from ewms.pilot.containers.base import Container, ContainerError, ContainerSpec, Mount, Platform, StartsAhead
+from ewms.pilot.containers.begun import BegunContainer
 from ewms.pilot.settings import read
 
 PATIENCE = 30
@@ -337,35 +338,42 @@ async def a_begun_container_goes_on_in_directories_with_new_names(bench: Bench) 
 
 
 async def a_begun_container_that_is_not_wanted_leaves_nothing(bench: Bench) -> None:
-    assert isinstance(bench.platform, StartsAhead)
-    began = time.monotonic()
-    marker = str(bench.directory)
-    begun = await bench.platform.begin(bench.spec())
-    assert begun is not None
-    assert _alive(marker)
-    await begun.aclose()
-    assert not _alive(marker)
-    await begun.aclose()
-    assert time.monotonic() - began < 10
+    begun, pids = await _begun(bench)
+    with trio.fail_after(PATIENCE):
+        await begun.aclose()
+        assert _still_there(pids) == []
+        await begun.aclose()
 
 
 async def a_begun_container_that_died_is_replaced(bench: Bench) -> None:
-    assert isinstance(bench.platform, StartsAhead)
-    begun = await bench.platform.begin(bench.spec())
-    while found := _alive(str(bench.directory)):
+    begun, pids = await _begun(bench)
+    while found := _still_there(pids):
         for pid in found:
-            os.kill(int(pid), signal.SIGKILL)
+            launcher._kill(pid, signal.SIGKILL)
         await trio.sleep(0.05)
     await trio.sleep(0.2)
     assert await bench.run("sh", "-c", "exit 7", begun=begun) == 7
 
 
 async def what_is_too_long_for_a_begun_container_arrives_all_the_same(bench: Bench) -> None:
-    assert isinstance(bench.platform, StartsAhead)
-    begun = await bench.platform.begin(bench.spec())
+    begun, pids = await _begun(bench)
     text = "ü" * 60_000
     assert (await bench.seen(text, begun=begun))["argv"] == [text]
-    assert len(_alive(str(bench.directory))) == 0
+    assert _still_there(pids) == []
+
+
+async def _begun(bench: Bench) -> tuple[BegunContainer, list[int]]:
+    """One, and its processes."""
+    assert isinstance(bench.platform, StartsAhead)
+    begun = await bench.platform.begin(bench.spec())
+    assert isinstance(begun, BegunContainer)
+    pids = [begun.process.pid, *launcher._descendants(begun.process.pid)]
+    assert len(pids) >= 2
+    return begun, pids
+
+
+def _still_there(pids: list[int]) -> list[int]:
+    return [pid for pid in pids if Path(f"/proc/{pid}").exists()]
 
 
 Check = Callable[[Bench], Awaitable[None]]
@@ -394,7 +402,16 @@ CHECKS: tuple[Check, ...] = (
     a_task_that_is_cancelled_can_flush_what_it_has,
 )
 
-
+TOLD_LATER: tuple[Check, ...] = (
+    exit_code_and_separate_output,
+    environment_values_arrive_exactly,
+    arguments_arrive_exactly,
+    what_a_task_leaves_behind_is_gone_when_it_ended,
+    when_the_pilot_is_killed_its_tasks_are_gone,
+    a_task_has_its_three_streams_and_no_other_file,
+    a_task_that_is_cancelled_can_flush_what_it_has,
+)
+"""Those of `CHECKS` that depend on what a container is told, and on who starts its program."""
 BEGUN: tuple[Check, ...] = (
     a_begun_container_goes_on_in_directories_with_new_names,
     a_begun_container_that_is_not_wanted_leaves_nothing,

@@ -35,6 +35,17 @@ def test_apptainer(check: str, pool: "Pool") -> None:
     container_checks.run(pool.command(argv))
 
 
+@pytest.mark.pool
+@pytest.mark.parametrize("check", [check.__name__ for check in (*container_checks.TOLD_LATER, *container_checks.BEGUN)])
+def test_apptainer_begun_ahead(check: str, pool: "Pool") -> None:
+    """What may differ when a container is begun before it is known what it runs."""
+    program = pool.job_dir / "container_checks.py"
+    shutil.copy(container_checks.__file__, program)
+    directory = pool.job_dir / f"begun-{check}"
+    argv = [pool.python, str(program), "apptainer-begun", pool.task_image, str(directory), check]
+    container_checks.run(pool.command(argv))
+
+
 @pytest.fixture(scope="session")
 def small_disk(pool: "Pool") -> Path:
     """Too small for any image."""

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 PROGRAMS: Final = (isolation_look.__file__, isolation_views.__file__)
 LAUNCHERS: Final = ("bwrap", "bwrap-begun")
 """As it is started for an event, and begun before there is one."""
-ARGUMENTS: Final = ("isolation_views.py", "/images/task:1", ".", "apptainer", *LAUNCHERS)
+APPTAINER_BEGUN: Final = "apptainer-begun"
+ONLY_OF_BUBBLEWRAP: Final = ("proc", "sys", "mounts")
+"""Rows in which it is stricter than Apptainer."""
+ARGUMENTS: Final = ("isolation_views.py", "/images/task:1", ".", "apptainer", APPTAINER_BEGUN, *LAUNCHERS)
 
 
 def directory_with_programs(pool: "Pool", name: str) -> Path:
@@ -66,3 +69,13 @@ def seen(request: pytest.FixtureRequest, pool: "Pool") -> dict[str, Seen]:
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: str(row.__name__))
 def test_row(row: Row, launcher: str, seen: dict[str, Seen]) -> None:
     row(seen["pilot"], seen["apptainer"], seen[launcher])
+
+
+@pytest.mark.pool
+@pytest.mark.parametrize(
+    "row",
+    [row for row in ROWS if row.__name__ not in ONLY_OF_BUBBLEWRAP],
+    ids=lambda row: str(row.__name__),
+)
+def test_row_of_apptainer_begun_ahead(row: Row, seen: dict[str, Seen]) -> None:
+    row(seen["pilot"], seen["apptainer"], seen[APPTAINER_BEGUN])

@@ -17,19 +17,20 @@ What was measured and why it is done so:
 
 import shutil
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import ClassVar, Final
 
 import attrs
 import trio
 
-from ewms.pilot.containers import bwrapwords
+from ewms.pilot.containers import bwrapwords, scratch
 from ewms.pilot.containers.base import Container, ContainerError, ContainerSpec, ImageUnusable, Mount
+from ewms.pilot.containers.begun import BegunContainer, begin, begun_or_new
 from ewms.pilot.containers.mounts import checked
-from ewms.pilot.containers.process import RunningProcess
-from ewms.pilot.containers.processes import MOST_FED, Command, Launcher, Process
+from ewms.pilot.containers.processes import Command, Launcher
 from ewms.pilot.containers.rootlayer import Account, RootLayers
+from ewms.pilot.containers.shellwords import argv, particulars
 from ewms.pilot.containers.variables import check_names
 from ewms.pilot.directories import read_tail
 from ewms.pilot.settings import PilotSettings
@@ -44,7 +45,7 @@ class BwrapPlatform:
 
     name: ClassVar = "bwrap"
     isolates: ClassVar = True
-    scratch_names: ClassVar = bwrapwords.SCRATCH_NAMES
+    scratch_names: ClassVar = tuple(scratch.MODES)
 
     launcher: Launcher
     program: str
@@ -77,42 +78,23 @@ class BwrapPlatform:
         """Run one container."""
         return self._started(spec, bwrapwords.RUN)
 
-    async def begin(self, spec: ContainerSpec) -> "BegunContainer":
+    async def begin(self, spec: ContainerSpec) -> BegunContainer:
         """See `StartsAhead`."""
         view = await self._view(spec)
-        async with AsyncExitStack() as stack:
-            command = self._command(view, spec, None, bwrapwords.RUN_LATER)
-            process = await stack.enter_async_context(self.launcher.run(command))
-            await process.until_waiting()  # its directories may be renamed from now on
-            return BegunContainer(view.layer, process, stack.pop_all())
+        return await begin(self.launcher, self._command(view, spec, None, bwrapwords.RUN_LATER), view.layer)
 
-    @asynccontextmanager
-    async def _started(self, spec: ContainerSpec, script: str) -> AsyncIterator[Container]:
-        particulars = bwrapwords.particulars(spec.environment, spec.args)
-        async with AsyncExitStack() as stack:
-            process = None
-            if isinstance(spec.begun, BegunContainer):
-                stack.push_async_callback(spec.begun.aclose)
-                process = await self._gone_on(spec, spec.begun, particulars)
-            if process is None:
-                command = self._command(await self._view(spec), spec, particulars, script)
-                process = await stack.enter_async_context(self.launcher.run(command))
-            yield RunningProcess(process)
+    def _started(self, spec: ContainerSpec, script: str) -> AbstractAsyncContextManager[Container]:
+        async def new() -> Command:
+            text = particulars(spec.environment, spec.args)
+            return self._command(await self._view(spec), spec, text, script)
 
-    async def _gone_on(self, spec: ContainerSpec, begun: "BegunContainer", particulars: str) -> Process | None:
-        """The container that was begun; None, and it is gone, if it cannot be used."""
-        if len(particulars) <= MOST_FED and self._made(spec) == begun.layer:
-            with suppress(ContainerError):  # it ended while it waited
-                await begun.process.feed(particulars)
-                return begun.process
-        await begun.aclose()
-        return None
+        return begun_or_new(self.launcher, spec, new, self._made(spec))
 
     def _command(self, view: bwrapwords.View, spec: ContainerSpec, stdin: str | None, script: str) -> Command:
         targets = [str(each.target) for each in spec.mounts]
         variables = bwrapwords.runtime_variables(spec.image, self.account.home, targets)
         return Command(
-            argv=(self.program, *bwrapwords.arguments(view, variables), "/bin/sh", "-c", script, "sh"),
+            argv=(self.program, *bwrapwords.arguments(view, variables), *argv(script)),
             env={},
             cwd=Path("/"),
             stdin=stdin,
@@ -122,18 +104,14 @@ class BwrapPlatform:
 
     async def _view(self, spec: ContainerSpec) -> bwrapwords.View:
         mounts = checked(spec.mounts)
-        own = bwrapwords.scratch_mounts(spec.scratch, self.account.home)
-        for mount, mode in own:
-            mount.source.mkdir(exist_ok=True)
-            mount.source.chmod(mode)
+        scratch.make(spec.scratch)
+        places = bwrapwords.scratch_places(self.account.home)
         targets = self._targets(spec)
         layer = self.layers.made(spec.image, targets)
         if layer is None:  # the image may be on a slow disk
             layer = await trio.to_thread.run_sync(self.layers.make, spec.image, targets)
-        resolved = [
-            attrs.evolve(each, target=layer.targets[str(each.target)])
-            for each in (*(mount for mount, _ in own), *mounts)
-        ]
+        own = [Mount(spec.scratch / name, Path(target)) for name, target in places.items()]
+        resolved = [attrs.evolve(each, target=layer.targets[str(each.target)]) for each in (*own, *mounts)]
         return bwrapwords.View(image=Path(spec.image), layer=layer.directory, mounts=resolved, home=self.account.home)
 
     def _made(self, spec: ContainerSpec) -> Path | None:
@@ -143,21 +121,7 @@ class BwrapPlatform:
 
     def _targets(self, spec: ContainerSpec) -> frozenset[str]:
         places = bwrapwords.scratch_places(self.account.home)
-        return frozenset([*bwrapwords.KERNEL_PLACES, *places, *(str(each.target) for each in spec.mounts)])
-
-
-@attrs.frozen(eq=False)
-class BegunContainer:
-    """See `Begun`."""
-
-    layer: Path
-    """Of its root."""
-    process: Process
-    _stack: AsyncExitStack
-
-    async def aclose(self) -> None:
-        """Leave nothing of it."""
-        await self._stack.aclose()
+        return frozenset([*bwrapwords.KERNEL_PLACES, *places.values(), *(str(each.target) for each in spec.mounts)])
 
 
 @asynccontextmanager

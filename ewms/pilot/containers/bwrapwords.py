@@ -3,19 +3,16 @@
 The table in `docs/isolation.md` compares the two line by line, and a test runs both for each line.
 """
 
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Final
 
 import attrs
 
+from ewms.pilot.containers import shellwords
 from ewms.pilot.containers.base import Mount
 
 DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_SCRATCH_PLACES: Final = (("tmp", "/tmp", 0o1777), ("var_tmp", "/var/tmp", 0o1777))  # noqa: S108  in the container
-_SCRATCH_HOME: Final = ("home", 0o700)
-SCRATCH_NAMES: Final = (*(name for name, _, _ in _SCRATCH_PLACES), _SCRATCH_HOME[0])
 KERNEL_PLACES: Final = ("/dev", "/proc", "/sys")
 
 # Its user has no privileges in it; network and host name are the pilot's, as with Apptainer.
@@ -39,26 +36,10 @@ done
 unset __script __place
 """
 """The image's own environment."""
-_WAIT: Final = """\
-echo >&3
-exec 3>&-
-"""
-"""Says that nothing of the worker's is needed any more but standard input."""
-_TASKS: Final = """\
-. /dev/stdin
-exec < /dev/null
-export LANG="${LANG-C}" PROMPT_COMMAND="${PROMPT_COMMAND-PS1=\\"$PS1\\"; unset PROMPT_COMMAND}"
-"""
-"""The task's environment and arguments: from standard input, so that no command line has them."""
-_RUN: Final = """\
-[ ! -x /.singularity.d/runscript ] || exec /.singularity.d/runscript "$@"
-echo "No runscript found in the image, executing /bin/sh" >&2
-exec /bin/sh "$@"
-"""
-RUN: Final = _IMAGES + _TASKS + _RUN
-RUN_LATER: Final = _IMAGES + _WAIT + _TASKS + _RUN
+RUN: Final = _IMAGES + shellwords.TASKS + shellwords.RUN
+RUN_LATER: Final = _IMAGES + shellwords.WAIT + shellwords.TASKS + shellwords.RUN
 CHECK: Final = f"""\
-{_IMAGES}{_TASKS}
+{_IMAGES}{shellwords.TASKS}
 while read -r name value; do
     case $name in
         NoNewPrivs:) [ "$value" = 1 ] || {{ echo "it could gain privileges" >&2; exit 1; }} ;;
@@ -95,16 +76,9 @@ def arguments(view: View, variables: Mapping[str, str]) -> list[str]:
     return [*words, "--chdir", view.home]
 
 
-def scratch_places(home: str) -> list[str]:
-    """Where the scratch's parts are mounted."""
-    return [*(target for _, target, _ in _SCRATCH_PLACES), str(Path(home))]
-
-
-def scratch_mounts(scratch: Path, home: str) -> list[tuple[Mount, int]]:
-    """The container's /tmp, /var/tmp and HOME, and the mode of each."""
-    name, mode = _SCRATCH_HOME
-    places = (*_SCRATCH_PLACES, (name, home, mode))
-    return [(Mount(scratch / name, Path(target)), mode) for name, target, mode in places]
+def scratch_places(home: str) -> dict[str, str]:
+    """Where the scratch's parts are mounted, by their names (`scratch.py`)."""
+    return {"tmp": "/tmp", "var_tmp": "/var/tmp", "home": str(Path(home))}  # noqa: S108  in the container
 
 
 def runtime_variables(image: str, home: str, targets: Iterable[str]) -> dict[str, str]:
@@ -122,10 +96,3 @@ def runtime_variables(image: str, home: str, targets: Iterable[str]) -> dict[str
         "APPTAINER_COMMAND": "run",
         **{f"{brand}_{name}": value for brand in ("APPTAINER", "SINGULARITY") for name, value in both.items()},
     }
-
-
-def particulars(environment: Mapping[str, str], arguments: Sequence[str]) -> str:
-    """A shell script that sets exactly these; after the image's own scripts, as Apptainer does."""
-    # `command`: the image's shell may have read-only variables of its own (bash: UID), and goes on then.
-    lines = [f"command export {name}={shlex.quote(value)}" for name, value in environment.items()]
-    return "\n".join([*lines, f"set -- {shlex.join(arguments)}\n"])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ewms.pilot.containers import bwrapwords
+from ewms.pilot.containers import bwrapwords, shellwords
 from ewms.pilot.containers.base import Mount
 from ewms.pilot.containers.variables import check_names
 from ewms.pilot.settings import PilotSettings, read
@@ -52,14 +52,14 @@ def test_images_see_the_variables_that_they_look_for() -> None:
 @pytest.mark.parametrize("shell", SHELLS)
 @given(value=VALUES)
 def test_a_shell_sets_every_value_exactly(shell: str, value: str) -> None:
-    script = bwrapwords.particulars({"VALUE": value}, [value, "", value]) + 'printf "%s|" "$VALUE" "$@"'
+    script = shellwords.particulars({"VALUE": value}, [value, "", value]) + 'printf "%s|" "$VALUE" "$@"'
     said = subprocess.run([shell], input=script.encode(), stdout=subprocess.PIPE, check=True, env={})
     assert said.stdout == f"{value}|{value}||{value}|".encode()
 
 
 @pytest.mark.parametrize("shell", SHELLS)
 def test_a_name_that_the_shell_keeps_for_itself_does_not_end_it(shell: str) -> None:
-    script = bwrapwords.particulars({"UID": "7", "VALUE": "set"}, []) + 'printf %s "$VALUE"'
+    script = shellwords.particulars({"UID": "7", "VALUE": "set"}, []) + 'printf %s "$VALUE"'
     argv = [shell, *(["--posix"] if shell.endswith("bash") else [])]
     said = subprocess.run(argv, input=script.encode(), stdout=subprocess.PIPE, check=True, env={})
     assert said.stdout == b"set"
