@@ -1,4 +1,4 @@
-"""HTCondor's chirp, as much as a pilot needs: one attribute at a time, to the job event log or the job's ad.
+"""HTCondor's chirp, as much as a pilot needs: one attribute at a time, to the job event log, or to or from the job ad.
 
 The protocol is one line each way over a local TCP connection. A newline in a line would run what follows as another
 command, so that everything sent here is one line of printable ASCII. HTCondor cuts a log text after 1023 bytes, and
@@ -107,10 +107,21 @@ class ChirpClient:
         Raises:
             ChirpError: it is not known to have arrived.
         """
+        await self._bounded(self._command(name, value))
+
+    async def get(self, name: str) -> str:
+        """The text of an attribute of the job's ad as it is now, `UNDEFINED` when there is none.
+
+        Raises:
+            ChirpError: nobody answered, or the job may not ask.
+        """
+        return await self._bounded(f"get_job_attr {name}", has_value=True)
+
+    async def _bounded(self, command: str, *, has_value: bool = False) -> str:
         answered = False
         try:
             with trio.fail_after(TIMEOUT_S):
-                await self._call(self._command(name, value))
+                value = await self._call(command, has_value=has_value)
             answered = True
         except trio.TooSlowError:
             raise ChirpError(f"chirp did not answer within {TIMEOUT_S:g} s") from None
@@ -119,6 +130,7 @@ class ChirpClient:
         finally:
             if not answered:
                 self.close()  # a late answer must not be taken for that of the next call
+        return value
 
     def close(self) -> None:
         """Forget the connection."""
@@ -126,24 +138,33 @@ class ChirpClient:
             self._stream.socket.close()
             self._stream = None
 
-    async def _call(self, command: str) -> None:
+    async def _call(self, command: str, *, has_value: bool) -> str:
         if self._stream is None:
             config = read_config(self._config_file)
             self._stream = await trio.open_tcp_stream(config.host, config.port)
             await _exchange(self._stream, f"cookie {config.cookie}")
-        await _exchange(self._stream, command)
+        return await _exchange(self._stream, command, has_value=has_value)
 
 
-async def _exchange(stream: trio.SocketStream, command: str) -> None:
+async def _exchange(stream: trio.SocketStream, command: str, *, has_value: bool = False) -> str:
+    """The value that comes with the answer, where one does: the line before it has its length."""
     await stream.send_all(command.encode("ascii", "replace") + b"\n")
     reply = b""
-    while not reply.endswith(b"\n"):
-        data = await stream.receive_some(_MAX_REPLY)
-        if not data or len(reply) > _MAX_REPLY:
-            raise ChirpError("the chirp server closed the connection")
-        reply += data
-    if reply.startswith(b"-") or not reply.strip().isdigit():
-        raise ChirpError(f"the chirp server refused: {reply.strip().decode(errors='replace')}")
+    while b"\n" not in reply:
+        reply = await _more(stream, reply)
+    number, _, value = reply.partition(b"\n")
+    if not number.strip().isdigit():
+        raise ChirpError(f"the chirp server refused: {number.strip().decode(errors='replace')}")
+    while has_value and len(value) < int(number):
+        value = await _more(stream, value)
+    return value.decode(errors="replace")
+
+
+async def _more(stream: trio.SocketStream, reply: bytes) -> bytes:
+    data = await stream.receive_some(_MAX_REPLY)
+    if not data or len(reply) > _MAX_REPLY:
+        raise ChirpError("the chirp server closed the connection")
+    return reply + data
 
 
 def _ulog(name: ChirpAttribute, value: Value) -> str:

@@ -32,6 +32,7 @@ from ewms.pilot.directories import DataDirectory, Kept
 from ewms.pilot.errors import NOT_THE_MACHINES, ExitStatus, InitFailed, TaskError, root_cause, status_of
 from ewms.pilot.intake import Intake
 from ewms.pilot.limits import Limits
+from ewms.pilot.lostsignal import look_for_lost_signal
 from ewms.pilot.output import say
 from ewms.pilot.report import Report, open_report
 from ewms.pilot.resources import Resources
@@ -67,6 +68,7 @@ async def main(
     with trio.open_signal_receiver(*_SIGNALS) as signals:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_watch, signals, pilot.stopping)
+            nursery.start_soon(look_for_lost_signal, settings, pilot.stopping)
             status = await pilot.run()
             nursery.cancel_scope.cancel()
     if words := pilot.tally.last_words():

@@ -26,6 +26,7 @@ class Job:
 
     heard: list[str] = attrs.field(factory=list)
     wants_updates: bool = True
+    vacate_reason: str = "UNDEFINED"
 
     def ulog(self, text: str) -> None:
         self.heard.append(text)
@@ -34,7 +35,7 @@ class Job:
         self.heard.append(f"{name}: {text}")
 
     def attribute(self, name: str) -> str:
-        return "UNDEFINED"
+        return self.vacate_reason if name == "VacateReason" else "UNDEFINED"
 
 
 @attrs.frozen
@@ -117,3 +118,18 @@ async def test_no_task_waits_for_a_chirp_server_that_swallows_everything(tmp_pat
         assert sorted(await site.outputs()) == events
         assert worker.job.heard == []
         assert worker.proxy.connections
+
+
+async def test_a_signal_that_came_before_the_pilot_stops_it_all_the_same(tmp_path: Path) -> None:
+    """Apptainer loses it while it starts the container: no SIGTERM is sent here, only the job's ad says so."""
+    site = Site(tmp_path)
+    await site.put("x")
+    async with working(tmp_path) as worker:
+        worker.job.vacate_reason = '"Claim deactivated"'
+        environ = site.environ(HTCHIRP="true", TIMEOUT_QUEUE_INCOMING=600, STOP_GRACE=0.3, **site.clinging())
+        environ["_CONDOR_CHIRP_CONFIG"] = str(worker.config)
+        with trio.fail_after(PATIENCE):
+            ended = await trio.run_process(pilot_command(), env=environ, capture_stderr=True, check=False)
+    assert ended.returncode == ExitStatus.STOPPED
+    assert site.processes() == []
+    assert await site.left() == ["x"]

@@ -127,6 +127,19 @@ async def test_job_attributes(server: Server) -> None:
     ]
 
 
+async def test_an_attribute_of_the_jobs_ad_may_come_in_pieces(server: Server) -> None:
+    async def answer(line: bytes) -> bytes:
+        return b'7\n"a\nb c"' if line.startswith(b"get") else b"0\n"
+
+    server.answer = answer
+    client = ChirpClient(server.config, to_log=True)
+    assert await client.get("VacateReason") == '"a\nb c"'
+    await client.set(ChirpAttribute.TASKS_TOTAL, 3)
+    client.close()
+    assert server.lines[1:] == [b"get_job_attr VacateReason", b'ulog HTChirpEWMSPilotTasksTotal:\\ "3"']
+    assert server.connections == 1
+
+
 async def test_after_an_error_it_connects_anew(server: Server) -> None:
     client = ChirpClient(server.config, to_log=True)
     replies = iter([b"0\n", b"-3\n", b"0\n", b"0\n"])
