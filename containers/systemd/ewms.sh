@@ -31,6 +31,11 @@ if [ -d "$release" ] && [ ! -d "$release/.singularity.d" ]; then
     exec "$release/bin/ewms" "$@"
 fi
 
+# Only through FUSE is an image in one file mounted without privileges.
+if [ -f "$release" ] && ! { [ -w /dev/fuse ] && { command -v squashfuse_ll || command -v squashfuse; } > /dev/null; }; then
+    echo "$release is one file: that needs /dev/fuse (a drop-in with PrivateDevices=no) and squashfuse; or use a directory" >&2
+fi
+
 declare -A shown=()
 options=()
 # A path that exists, at the same place inside; the second word is empty, or `readonly`.
@@ -50,7 +55,10 @@ if address=$(condor_config_val SCHEDD_ADDRESS_FILE 2>/dev/null); then
     show "$(dirname -- "$address")" readonly
 fi
 if [ -n "${JOB_EVENT_LOG_DIR:-}" ]; then
-    mkdir -p -- "$JOB_EVENT_LOG_DIR"
+    mkdir -p -- "$JOB_EVENT_LOG_DIR" || {
+        echo "JOB_EVENT_LOG_DIR: $JOB_EVENT_LOG_DIR: make it, owned by $(id -un), or correct the envfile" >&2
+        exit 1
+    }
     show "$JOB_EVENT_LOG_DIR"
 fi
 # The directory: editors make a file anew.

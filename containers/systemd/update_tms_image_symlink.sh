@@ -23,7 +23,7 @@ is stopped gets the link only. To roll back by hand, give the earlier version. C
   --image-base PATH    the image without its version, which follows after a colon (after a slash when PATH ends with
                        one); default: as in the link, or else $images
   --wait SECONDS       for the image to appear (default 1800)
-  --start SECONDS      for the TMS to become ready (default 300)
+  --start SECONDS      for the TMS to become ready (default 300; an earlier version gets at least 60)
   --watch SECONDS      for which it must stay healthy (default 60)
   -h, --help           this text
 
@@ -161,12 +161,17 @@ check() {
     checking=yes
     systemd-run "$manager" --quiet --service-type=oneshot --unit="$check_unit" "${settings[@]}" \
         --property=WorkingDirectory="$directory" --property=TimeoutStartSec=5min \
-        --property=StandardOutput=file:"$said" --property=StandardError=file:"$said" \
-        --setenv=EWMS_TMS_RELEASE="$(realpath -s -- "$new")" "$directory/ewms" check tms 2>>"$said"
-    local outcome=$?
+        --property=StandardOutput=append:"$said" --property=StandardError=append:"$said" \
+        --setenv=EWMS_TMS_RELEASE="$(realpath -s -- "$new")" "$directory/ewms" check tms 2>>"$said" 9>&- &
+    local run=$! shown outcome
+    # What it finds is said as it is found: an issuer that does not answer takes a while.
+    tail --lines=+1 --follow --sleep-interval=0.2 --pid="$run" "$said" 9>&- | sed --unbuffered 's/^/    /' 9>&- &
+    shown=$!
+    wait "$run"
+    outcome=$?
+    wait "$shown"
     ctl reset-failed "$check_unit" 2>/dev/null
     checking=''
-    sed 's/^/    /' "$said"
     rm -f -- "$said"
     return "$outcome"
 }
@@ -282,6 +287,7 @@ roll_out() {
     fi
     say "back to $old"
     point_at "$old"
+    [ "$start_limit" -ge 60 ] || start_limit=60 # It was healthy once: impatience is for new ones.
     if run_and_watch; then
         switched=''
         fail 5 "ROLLED BACK to $old, which is healthy. $new: $why"

@@ -27,6 +27,7 @@ from ewms.wms.retry import Retry
 
 _TIMEOUT: Final = 20.0
 _FREE_BYTES: Final = 2**30
+_FULL_BYTES: Final = 2**20
 _TIME_ERROR: Final = 5  # adjtimex(2): the clock is not synchronized
 _TIMEX_BYTES: Final = 512  # more than struct timex has on any platform
 
@@ -141,7 +142,8 @@ def check_disk(job_dir: Path) -> Finding:
         return Finding("disk space", "failed", f"{job_dir}: {error.strerror}", "see: directory")
     seen = f"{free / 2**30:.1f} GiB free"
     if free < _FREE_BYTES:
-        return Finding("disk space", "warning", seen, "make room: without it no taskforce starts and logs have holes")
+        verdict: Verdict = "failed" if free < _FULL_BYTES else "warning"
+        return Finding("disk space", verdict, seen, "make room: without it no taskforce starts and logs have holes")
     return Finding("disk space", "ok", seen)
 
 

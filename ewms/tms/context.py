@@ -40,6 +40,8 @@ class Context:
     exclusions: Exclusions = attrs.field(factory=Exclusions)
     site_file: SiteFile = attrs.field(factory=SiteFile)
     history: History = attrs.field(init=False)
+    waiting: dict[str, str] = attrs.field(factory=dict)
+    """Taskforces whose start is tried again, and why it did not get through."""
     caught_up: trio.Event = attrs.field(factory=trio.Event)
     """Set when all that the job event logs had at the start has been read: before, the board knows a part of it."""
 

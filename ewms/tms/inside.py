@@ -129,7 +129,11 @@ def _refresh(ctx: Context) -> None:
 
 def _overview(ctx: Context) -> Overview:
     stages = [stage for stage in Stage if stage is not Stage.UNKNOWN]
-    return overview(_row(ctx, stage, uuid) for stage in stages for uuid in ctx.outbox.in_stage(stage))
+    rows = {uuid: _row(ctx, stage, uuid) for stage in stages for uuid in ctx.outbox.in_stage(stage)}
+    for uuid, reason in ctx.waiting.items():
+        row = rows.get(uuid, Row(uuid, Stage.STARTING.value))
+        rows[uuid] = blocked(row, f"its start is tried again: {reason}")
+    return overview(rows.values())
 
 
 def _row(ctx: Context, stage: Stage, uuid: str) -> Row:

@@ -49,7 +49,7 @@ async def start(ctx: Context, order: StartOrder) -> bool:
     async with ctx.outbox.turn(uuid):
         ctx.outbox.keep_hidden(uuid, [each.auth_token for each in order.mqprofiles if each.auth_token])
         try:
-            await _persist(uuid, "start waits, it will look again", partial(_attempt, ctx, order))
+            await _persist(ctx, uuid, "start waits, it will look again", partial(_attempt, ctx, order))
         except OrderRefused as refusal:
             await _fail(ctx, uuid, str(refusal))
         except (CondorRefused, CondorBroken) as failure:
@@ -71,30 +71,34 @@ async def settle(ctx: Context, entry: Entry) -> None:
         await _judge(ctx, uuid, await _find(ctx, uuid, entry, entry.intended_at))
 
     async with ctx.outbox.turn(uuid):
-        await _persist(uuid, "an earlier start waits", attempt)
+        await _persist(ctx, uuid, "an earlier start waits", attempt)
 
 
-async def _persist(uuid: str, event: str, attempt: Callable[[], Awaitable[None]]) -> None:
-    """Attempt it until it succeeds, waiting out a schedd or a disk that is away.
+async def _persist(ctx: Context, uuid: str, event: str, attempt: Callable[[], Awaitable[None]]) -> None:
+    """Attempt it until it succeeds, waiting out a schedd or a disk that is away; meanwhile it is seen to wait.
 
     Raises:
         CondorRefused, CondorBroken: as the last attempt did, after `PATIENCE` s of such answers.
     """
     delays = backoff()
     failing_since = math.inf
-    while True:
-        try:
-            await attempt()
-        except (CondorError, OSError) as trouble:
-            if isinstance(trouble, (CondorRefused, CondorBroken)):
-                failing_since = min(failing_since, trio.current_time())
-                if trio.current_time() - failing_since >= PATIENCE:
-                    raise
-            delay = next(delays)
-            log.warning(event, taskforce=uuid, error=str(trouble), wait_s=round(delay, 1))
-        else:
-            return
-        await rest(delay)
+    try:
+        while True:
+            try:
+                await attempt()
+            except (CondorError, OSError) as trouble:
+                if isinstance(trouble, (CondorRefused, CondorBroken)):
+                    failing_since = min(failing_since, trio.current_time())
+                    if trio.current_time() - failing_since >= PATIENCE:
+                        raise
+                delay = next(delays)
+                log.warning(event, taskforce=uuid, error=str(trouble), wait_s=round(delay, 1))
+                ctx.waiting[uuid] = str(trouble)
+            else:
+                return
+            await rest(delay)
+    finally:
+        ctx.waiting.pop(uuid, None)
 
 
 async def _give_up(ctx: Context, order: StartOrder, failure: CondorError) -> None:

@@ -98,7 +98,7 @@ FAULTS: list[tuple[dict[str, str], Fault | None, dict[str, str]]] = [
     ),
     ({"TMS_EXCLUDED_SITES_FILE": "/nonexistent"}, None, {"excluded sites": "No such file"}),
     ({"JOB_EVENT_LOG_DIR": "/dev/null"}, None, {"directory": "/dev/null"}),
-    ({"JOB_EVENT_LOG_DIR": "/proc/jobs"}, None, {"directory": "/proc"}),
+    ({"JOB_EVENT_LOG_DIR": "/proc/jobs"}, None, {"directory": "/proc", "disk space": "0.0 GiB free"}),
 ]
 
 

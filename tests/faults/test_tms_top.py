@@ -22,6 +22,8 @@ from test_tms_service import Ground, ground, process
 from tms_bench import Bench, until
 
 from ewms.secret import Secret
+from ewms.testing.fakeschedd import Moment
+from ewms.tms.condor.base import CondorUnreachable
 from ewms.tms.day_logs import DayLogs
 from ewms.tms.inside import Inside
 from ewms.tms.overview import Overview, load
@@ -100,6 +102,27 @@ async def test_the_page_shows_what_the_wms_has_open(bench: Bench) -> None:
         # It is dear to make: whoever asks again soon gets the same one.
         bench.order(n_workers=1)
         assert inside.pages("/taskforces") == page
+
+
+async def test_the_page_shows_a_start_that_waits(bench: Bench) -> None:
+    is_away = True
+
+    async def away(call: str, moment: Moment) -> None:
+        if is_away and (call, moment) == ("submit", "before"):
+            raise CondorUnreachable("no answer")
+
+    bench.schedd.hook = away
+    async with bench.tms() as ctx:
+        uuid = bench.order()
+        await until(lambda: uuid in ctx.waiting)
+        inside = Inside()
+        inside.show(ctx)
+        page = inside.pages("/taskforces")
+        assert page is not None
+        (row,) = load(page.body.decode()).rows
+        assert (row.uuid, row.trouble) == (uuid, "its start is tried again: no answer")
+        is_away = False
+        await until(lambda: ctx.board.report(uuid) is not None and not ctx.waiting)
 
 
 @pytest.mark.parametrize(

@@ -139,9 +139,13 @@ async def test_updates(instance: Instance, tms_image: str) -> None:
 
     await publish(booted, tms_image, "v3", BAD_CHECK)
     said = await update(instance, 4, "v3")
-    assert "FAILED   token" in said
+    assert "    FAILED   token\n" in said
     assert "nothing was changed" in said
     assert (await instance.release(), await instance.main_pid()) == (v2, pid)
+
+    # One file is mounted through FUSE, which the unit takes away.
+    await instance.write(f"{IMAGES}:file", "no image")
+    assert "a drop-in with PrivateDevices=no" in await update(instance, 4, "file")
 
     for version, first, reason in (
         ("v4", NEVER_READY, "it is not ready within 5 s"),
