@@ -1,8 +1,10 @@
 """The `ewms` command. Each subcommand imports what it needs when it runs: a pilot stays light."""
 
 import importlib
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from typing import Any, Final, NamedTuple
 
 import click
@@ -95,3 +97,6 @@ def main() -> None:
       ewms top --port 9310          what it does now
       ewms log 2026-11-21.tms.jel   what happened that day
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # None where the process was started without
+            stream.reconfigure(errors="backslashreplace")  # no text of a task or a log is worth a traceback

@@ -10,15 +10,14 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 def say(text: str, stream: TextIO | None) -> None:
-    """Write a text; characters that the stream cannot show are replaced, and one that takes nothing is only told.
+    """Write a text; a stream that takes nothing is only told.
 
     Python has none (None) where the pilot was started without.
     """
     if stream is None:
         return
-    encoding = stream.encoding or "utf-8"
     try:
-        stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        stream.write(text)
         stream.flush()
     except (OSError, ValueError) as error:  # the disk is full, nobody reads any more; ValueError: it is closed
         log.warning("the pilot's own output takes nothing", error=str(error))

@@ -213,6 +213,18 @@ def test_a_reader_that_goes_away_is_no_fault_of_the_log(option: list[str]) -> No
     assert (process.returncode, said) == (1, "")
 
 
+def test_a_terminal_that_cannot_show_every_text(tmp_path: Path) -> None:
+    log = tmp_path / "2026-11-21.tms.jel"
+    log.write_text(
+        "001 (007.000.000) 2026-11-21 10:00:00 Job executing on host: <127.0.0.1:1>\n...\n"
+        '008 (007.000.000) 2026-11-21 10:00:01 HTChirpEWMSPilotError: "a → b"\n...\n'
+    )
+    process = ewms_log(log, stdout=subprocess.PIPE, env={"PYTHONIOENCODING": "ascii"})
+    shown, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (0, "")
+    assert "a \\u2192 b" in shown
+
+
 def test_output_that_does_not_fit_on_the_disk_is_told() -> None:
     with Path("/dev/full").open("w") as full:
         process = ewms_log("--json", JEL / "vacate-rerun.jel", stdout=full)
