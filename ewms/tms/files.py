@@ -11,8 +11,10 @@ TROUBLES_OF_THE_MACHINE: Final = frozenset(
 """They would meet every file, and pass: waited out. Any other OSError is that one file's own."""
 
 
-def write_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
+def write_atomically(path: Path, content: bytes, mode: int = 0o644, *, durable: bool = True) -> None:
     """Write a temporary file beside `path`, sync it, and rename it; it has `mode` from its first byte on.
+
+    What is not `durable` is not synced: after a power cut it may be the old one, the new one, or damaged.
 
     Raises:
         OSError: nothing was changed, e.g. because the disk is full.
@@ -24,12 +26,14 @@ def write_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    sync_directory(path.parent)
+    if durable:
+        sync_directory(path.parent)
 
 
 def sync_directory(directory: Path) -> None:

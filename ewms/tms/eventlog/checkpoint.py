@@ -8,9 +8,6 @@ has a hash of the rest: a damaged one must not pass for statuses.
 import base64
 import hashlib
 import json
-import os
-import tempfile
-from contextlib import suppress
 from datetime import date
 from pathlib import Path
 from typing import Final
@@ -19,6 +16,7 @@ import attrs
 
 from ewms.tms.eventlog.reader import Position
 from ewms.tms.eventlog.tally import Tally
+from ewms.tms.files import write_atomically
 from ewms.tms.sites import SiteTally
 
 FORMAT: Final = 5
@@ -66,15 +64,7 @@ def dump(checkpoint: Checkpoint) -> str:
 def save(path: Path, text: str) -> None:
     """Write a checkpoint in one step; raises OSError and leaves the old one then."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fd, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(fd, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(temporary).replace(path)
-    except BaseException:
-        with suppress(OSError):
-            Path(temporary).unlink()
-        raise
+    write_atomically(path, text.encode(), 0o600, durable=False)
 
 
 def load(path: Path, near: date) -> Checkpoint | None:

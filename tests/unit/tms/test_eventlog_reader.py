@@ -123,6 +123,18 @@ def test_a_checkpoint_with_a_changed_byte_is_not_believed(tmp_path: Path) -> Non
         checkpoint.load(path, DAY)
 
 
+def test_what_a_kill_left_of_a_checkpoint_goes_with_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "state" / "x.checkpoint.json"
+    for name in ("replace", "unlink"):  # a killed process does neither
+        monkeypatch.setattr(Path, name, lambda *_, **__: None)
+    checkpoint.save(path, "half")
+    monkeypatch.undo()
+    checkpoint.save(path, "whole")
+    assert [(each.name, each.read_text()) for each in path.parent.iterdir()] == [(path.name, "whole")]
+
+
 def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
     path = tmp_path / "c"
     checkpoint.save(path, "old")
