@@ -12,6 +12,8 @@ import trio
 
 from ewms.testing.docker import USER
 from ewms.testing.pool.data import containers_dir
+from ewms.testing.pool.places import default_cache_dir
+from ewms.testing.pool.rootfs import root_filesystem
 from ewms.testing.pool.wheels import running_wheel
 
 if TYPE_CHECKING:
@@ -20,12 +22,10 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.docker
 
 VERSION: Final = "v0.0.1"
-ROOT: Final = "machine:1"
 # The machine itself: Debian with Docker's client. Without the daemon it is half as large.
-IMPORT: Final = (
-    "tar -C / --one-file-system --exclude=dockerd --exclude='containerd*' --exclude=docker-registry"
+MACHINE: Final = (
+    "-C / --one-file-system --exclude=dockerd --exclude='containerd*' --exclude=docker-registry"
     " --exclude=./usr/share -c ./bin ./etc ./home ./lib ./lib64 ./sbin ./tmp ./usr ./var/lib/dpkg"
-    f" | docker import - {ROOT}"
 )
 
 
@@ -37,14 +37,16 @@ def context(docker_host: "DockerHost") -> Path:
     return directory
 
 
-async def built(docker_host: "DockerHost", context: Path, wheel: Path, name: str) -> str:
-    """Build an image as a release does; its tag."""
-    await docker_host.run(["bash", "-o", "pipefail", "-c", IMPORT], user="root")
+async def built(
+    docker_host: "DockerHost", context: Path, wheel: Path, name: str, *, files: str = MACHINE, root: str = "machine:1"
+) -> str:
+    """Build an image as a release does, from an image `root` of these files; its tag."""
+    await docker_host.run(["bash", "-o", "pipefail", "-c", f"tar {files} | docker import - {root}"], user="root")
     image, target = build_images.images()[name], context / f"site-{name}"
     for command in build_images.site(image, wheel, target):
         await trio.run_process(command, env={**os.environ, "PYTHON": sys.executable})
     tag = image.tag(VERSION)
-    docker, build, *options = build_images.docker(image, tag, target.name, root=ROOT)
+    docker, build, *options = build_images.docker(image, tag, target.name, root=root)
     await docker_host.run([docker, build, "--network=none", *options], user="root", cwd=str(context))
     return tag
 
@@ -83,3 +85,28 @@ async def test_a_pilot_whose_tasks_run_in_docker(docker_host: "DockerHost", cont
     )
     assert "FROM AN IMAGE" in out, out + said
     assert ", docker-cli " in said.splitlines()[0]
+
+
+async def test_a_pilot_of_one_broker_whose_tasks_run_in_apptainer(docker_host: "DockerHost", context: Path) -> None:
+    """The others of its kind differ in their locks alone."""
+    async with root_filesystem("pilot-root", cache_dir=default_cache_dir(), progress=print) as root:
+        files = f"-C {root} --exclude=./dev --exclude=./usr/share/doc --exclude=./usr/share/locale -c ."
+        tag = await built(
+            docker_host, context, running_wheel(context), "pilot-nats", files=files, root="pilot-machine:1"
+        )
+    await docker_host.run(["tee", str(docker_host.job_dir / "event.in")], stdin=b"from an image")
+    out, said = await run(
+        docker_host,
+        f"--user={docker_host.inside.users[USER].uid}",
+        f"--volume={docker_host.job_dir}:{docker_host.job_dir}",
+        f"--workdir={docker_host.job_dir}",
+        tag,
+        *("try", "--image", "none", "--platform", "process", "--event", "event.in"),
+        *("--args", "sh -c 'tr a-z A-Z < {{INFILE}} > {{OUTFILE}}'"),
+    )
+    assert "FROM AN IMAGE" in out, out + said
+    versions = said.splitlines()[0]
+    assert ", nats-py " in versions
+    assert "pulsar" not in versions
+    assert ", apptainer " in versions
+    assert ", bubblewrap " in versions
