@@ -97,7 +97,7 @@ async def test_a_life_under_systemd_with_metrics(ground: Ground, tmp_path: Path,
     assert found["ewms_tms_taskforces{open}"] == 1
     assert found["ewms_tms_wms_seconds_count{POST /tms/condor-submit/taskforces/UUID,ok}"] == 1
     assert found["ewms_tms_schedd_seconds_count{submit,ok}"] == 1
-    assert found["ewms_tms_report_lag_seconds{}"] < 10
+    assert found["ewms_tms_report_lag_seconds{}"] < 60
 
 
 async def test_a_full_house_is_kept_and_what_lives_is_left_alone(ground: Ground, tmp_path: Path) -> None:
