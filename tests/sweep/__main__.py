@@ -1,7 +1,8 @@
 """`nox -s sweep`: end the TMS, its schedd helpers, and both, at every step; lose every answer of the WMS; look.
 
 Examples:
-    nox -s sweep                                  the whole
+    nox -s sweep                                  320 cases on the embedded schedd, 40 on the real pool
+    nox -s sweep -- --kills 2000 --pool 0         all of the embedded schedd's: more than half an hour on two idle cores
     nox -s sweep -- --kills 30 --pool 3           what CI does
     nox -s sweep -- --only 'embedded life@schedd:submit:acted#1@both'
     nox -s sweep -- --list                        the cases' names, of the embedded schedd
