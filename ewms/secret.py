@@ -6,6 +6,7 @@ of a text is gone, the text stays hidden until some hundred others have gone aft
 service that sees thousands of tokens must not look for all of them in each line.
 """
 
+import json
 from collections import Counter
 from collections.abc import Callable
 from threading import RLock
@@ -61,7 +62,9 @@ class _Hidden:
 
     def _arrange(self) -> None:
         every = {*self._registered, *self._holders, *self._former}
-        self.texts = tuple(sorted(every, key=len, reverse=True))
+        # A page or a line of a log may be JSON already, where quotes and backslashes stand behind a backslash.
+        forms = {*every, *(json.dumps(text)[1:-1] for text in every)}
+        self.texts = tuple(sorted(forms, key=len, reverse=True))
 
 
 _hidden: Final = _Hidden(_FORMER)

@@ -1,5 +1,6 @@
 """What is hidden, for how long, and what that costs a service that sees many tokens."""
 
+import json
 import threading
 
 from ewms.secret import Secret, forget, redact, register
@@ -9,6 +10,11 @@ def test_a_secret_is_hidden_wherever_it_stands() -> None:
     secret = Secret("s3cr3t-token")
     assert redact("amqp://u:s3cr3t-token@host s3cr3t-token") == "amqp://u:***@host ***"
     assert "s3cr3t" not in f"{secret} {secret!r}"
+
+
+def test_a_secret_is_hidden_in_json_too() -> None:
+    secret = Secret('with "quotes", a \\ and an ü')
+    assert redact(json.dumps({"error": f"refused {secret.reveal()}"})) == '{"error": "refused ***"}'
 
 
 def test_nothing_is_left_of_a_secret_that_begins_with_another() -> None:
