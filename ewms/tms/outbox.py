@@ -155,10 +155,12 @@ class Outbox:
         Taskforces that the WMS does not know are not spoken of again.
         """
         errors: dict[str, TopTaskErrors] = {}
+        ended: set[str] = set()
 
         def batch() -> tuple[dict[str, CompoundStatuses], dict[str, TopTaskErrors]]:
-            nonlocal errors
+            nonlocal errors, ended
             reports = newest()
+            ended = {report.uuid for report in reports if report.completed_at is not None}
             # Errors that are gone (their workers run anew) are to go at the WMS too.
             errors = {
                 report.uuid: report.top_task_errors
@@ -167,7 +169,12 @@ class Outbox:
             }
             return {report.uuid: report.compound_statuses for report in reports if report.compound_statuses}, errors
 
-        unknown = await self._wms.send_newest_statuses(batch, self._doubt)
+        def doubt(uuids: Iterable[str]) -> None:
+            # The statuses of an ended cluster overwrite nothing newer. Were they in doubt, too, a WMS of whose answers
+            # many get lost would never hear of an end.
+            self._doubt(uuid for uuid in uuids if uuid not in ended)
+
+        unknown = await self._wms.send_newest_statuses(batch, doubt)
         for uuid, each in errors.items():
             (self._with_errors.add if each else self._with_errors.discard)(uuid)
         for uuid in unknown:

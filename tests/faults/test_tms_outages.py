@@ -164,6 +164,20 @@ async def test_the_end_is_told_when_nothing_older_can_arrive_any_more(
     assert (taskforce.phase, taskforce.compound_statuses) == (Phase.CONDOR_COMPLETE, {"REMOVED": {"null": 4}})
 
 
+async def test_a_gateway_that_gives_each_second_report_up_holds_no_end_back_for_ever(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with open_world(tmp_path, watcher_interval=20.0) as world:
+        uuid = await started(world)
+        world.network.halved = STATUSES
+        runs(world, 1, 0)
+        await keeps_watching(world, uuid, 1)
+        world.bench.stop(uuid)
+        await world.until(lambda: world.bench.taskforce(uuid).phase == Phase.CONDOR_COMPLETE, 600)
+        taskforce = world.bench.taskforce(uuid)
+    assert taskforce.compound_statuses == {"REMOVED": {"null": 4}}
+
+
 async def test_a_history_that_never_answers_holds_up_no_start_for_long(
     tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:

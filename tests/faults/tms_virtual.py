@@ -47,7 +47,8 @@ class Call:
 class Network(httpx.AsyncBaseTransport):
     """Between the TMS and the stand-in: what matches `down` meets nobody, what matches `silent` gets no answer.
 
-    What matches `late` gets none either, and is acted upon `late_by` s after it was sent.
+    What matches `late` gets none either, and is acted upon `late_by` s after it was sent. Of each two calls that match
+    `halved` the first meets a gateway that gives the WMS up.
     """
 
     app: httpx.ASGITransport
@@ -55,9 +56,11 @@ class Network(httpx.AsyncBaseTransport):
     silent: str = ""
     late: str = ""
     late_by: float = 0.0
+    halved: str = ""
     calls: list[Call] = attrs.field(factory=list)
     background: trio.Nursery = attrs.field(init=False)
     """For what outlives its caller."""
+    _gave_up: bool = attrs.field(default=False, init=False)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         path = request.url.path
@@ -69,6 +72,10 @@ class Network(httpx.AsyncBaseTransport):
         if fnmatchcase(path, self.late):
             self.background.start_soon(self._act_later, request)
             await trio.sleep_forever()
+        if fnmatchcase(path, self.halved):
+            self._gave_up = not self._gave_up
+            if self._gave_up:
+                return httpx.Response(504)
         return await self.app.handle_async_request(request)
 
     async def _act_later(self, request: httpx.Request) -> None:
