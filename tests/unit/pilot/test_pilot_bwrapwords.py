@@ -52,7 +52,7 @@ def test_images_see_the_variables_that_they_look_for() -> None:
 @pytest.mark.parametrize("shell", SHELLS)
 @given(value=VALUES)
 def test_a_shell_sets_every_value_exactly(shell: str, value: str) -> None:
-    script = shellwords.particulars({"VALUE": value}, [value, "", value]) + 'printf "%s|" "$VALUE" "$@"'
+    script = shellwords.particulars({"VALUE": value}, [value, "", value]) + 'shift; printf "%s|" "$VALUE" "$@"'
     said = subprocess.run([shell], input=script.encode(), stdout=subprocess.PIPE, check=True, env={})
     assert said.stdout == f"{value}|{value}||{value}|".encode()
 
