@@ -125,7 +125,7 @@ class ChirpClient:
             answered = True
         except trio.TooSlowError:
             raise ChirpError(f"chirp did not answer within {TIMEOUT_S:g} s") from None
-        except (OSError, trio.BrokenResourceError) as error:
+        except (OSError, ValueError, trio.BrokenResourceError) as error:  # ValueError: a host or a length of nonsense
             raise ChirpError(f"chirp failed: {error}") from error
         finally:
             if not answered:
@@ -155,9 +155,11 @@ async def _exchange(stream: trio.SocketStream, command: str, *, has_value: bool 
     number, _, value = reply.partition(b"\n")
     if not number.strip().isdigit():
         raise ChirpError(f"the chirp server refused: {number.strip().decode(errors='replace')}")
-    while has_value and len(value) < int(number):
+    if not has_value:
+        return ""
+    while len(value) < int(number):
         value = await _more(stream, value)
-    return value.decode(errors="replace")
+    return value[: int(number)].decode(errors="replace")
 
 
 async def _more(stream: trio.SocketStream, reply: bytes) -> bytes:

@@ -68,7 +68,7 @@ async def main(
     with trio.open_signal_receiver(*_SIGNALS) as signals:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_watch, signals, pilot.stopping)
-            nursery.start_soon(look_for_lost_signal, settings, pilot.stopping)
+            nursery.start_soon(look_for_lost_signal, settings, _text_of(settings.job_ad), pilot.stopping)
             status = await pilot.run()
             nursery.cancel_scope.cancel()
     if words := pilot.tally.last_words():

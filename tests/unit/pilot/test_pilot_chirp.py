@@ -140,6 +140,23 @@ async def test_an_attribute_of_the_jobs_ad_may_come_in_pieces(server: Server) ->
     assert server.connections == 1
 
 
+@pytest.mark.parametrize(
+    ("reply", "value"), [(b"9\nUNDEFINED\n", "UNDEFINED"), (b"0\n", ""), (b"9" * 4500 + b"\nx", None)]
+)
+async def test_a_value_ends_where_its_length_says(server: Server, reply: bytes, value: str | None) -> None:
+    async def answer(line: bytes) -> bytes:
+        return reply if line.startswith(b"get") else b"0\n"
+
+    server.answer = answer
+    client = ChirpClient(server.config, to_log=True)
+    if value is None:
+        with pytest.raises(ChirpError):
+            await client.get("VacateReason")
+    else:
+        assert await client.get("VacateReason") == value
+    client.close()
+
+
 async def test_after_an_error_it_connects_anew(server: Server) -> None:
     client = ChirpClient(server.config, to_log=True)
     replies = iter([b"0\n", b"-3\n", b"0\n", b"0\n"])

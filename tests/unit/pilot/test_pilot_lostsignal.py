@@ -16,6 +16,8 @@ from ewms.pilot.stopping import Stopping
 
 NOTHING = "UNDEFINED"
 ASKED = '"Claim deactivated"'
+LEFT_OVER = '"its container did not start: \\"no such image\\""'
+AD_AT_START = f"JobStatus = 2\nVacateReason = {LEFT_OVER}\nVacateReasonCode = 1005\n"
 
 
 @attrs.define
@@ -62,6 +64,9 @@ def settings(*, htchirp: bool = True) -> PilotSettings:
         ([ASKED], True, [0]),
         ([NOTHING, ASKED], True, [0, 10]),
         ([ChirpError("away")], False, [0]),
+        (["undefined", ""], False, [0, 10]),
+        ([LEFT_OVER, LEFT_OVER], False, [0, 10]),
+        ([LEFT_OVER, ASKED], True, [0, 10]),
     ],
 )
 async def test_looks(
@@ -73,7 +78,7 @@ async def test_looks(
 ) -> None:
     ad, stopping, began = Ad(iter(answers)), Stopping(grace=100), trio.current_time()
     monkeypatch.setattr(lostsignal, "ChirpClient", lambda _config, *, to_log: ad)
-    await look_for_lost_signal(settings(), stopping)
+    await look_for_lost_signal(settings(), AD_AT_START, stopping)
     assert stopping.evicted is evicted
     assert [look - began for look in ad.looks] == looks
 
@@ -84,7 +89,7 @@ async def test_a_signal_that_was_not_lost_is_not_counted_twice(
     stopping = Stopping(grace=100)
     monkeypatch.setattr(lostsignal, "ChirpClient", lambda _config, *, to_log: Ad(iter([ASKED])))
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(look_for_lost_signal, settings(), stopping)
+        nursery.start_soon(look_for_lost_signal, settings(), "", stopping)
         await trio.sleep(1)
         stopping.evict()
     with stopping.task() as scope:
@@ -93,5 +98,5 @@ async def test_a_signal_that_was_not_lost_is_not_counted_twice(
 
 async def test_without_chirp_nothing_is_asked(tmp_path: Path) -> None:
     stopping = Stopping(grace=100)
-    await look_for_lost_signal(settings(htchirp=False), stopping)
+    await look_for_lost_signal(settings(htchirp=False), "", stopping)
     assert not stopping.evicted
