@@ -192,10 +192,14 @@ class Outbox:
     async def complete(self, uuid: str, ended_at: int) -> None:
         """Say, once, that the cluster has ended (epoch s); the taskforce's last statuses were accepted.
 
-        If the WMS does not take it, the taskforce is `REFUSED` then.
+        If the WMS does not take it, the taskforce is `REFUSED` then. One in doubt is `OPEN` again: its end comes by the
+        report that follows, or by the audit.
         """
         async with self.turn(uuid):
             if self._taskforces[uuid].stage is not Stage.ENDING:
+                return
+            if uuid in self.doubts:
+                self.set_stage(uuid, Stage.OPEN)
                 return
             try:
                 async with self._completions:

@@ -130,10 +130,11 @@ async def _go_on(ctx: Context, taskforce: Taskforce, outcome: StopOutcome) -> No
     """After the stop: see to it that the taskforce is completed in the end."""
     uuid = taskforce.taskforce_uuid
     entry = await ctx.ledger.peek(uuid)
-    if entry is not None and entry.completed_at is not None and entry.ended_at is not None:
+    in_doubt = uuid in ctx.outbox.doubts  # the confirmation may arrive once more: the end is not told at once
+    if not in_doubt and entry is not None and entry.completed_at is not None and entry.ended_at is not None:
         # It was completed before the stop was ordered: the confirmation has overwritten that at the WMS.
         await _complete(ctx, uuid, int(entry.ended_at))
-    elif outcome is StopOutcome.NOTHING_LEFT and ctx.caught_up.is_set() and not ctx.board.places(uuid):
+    elif not in_doubt and outcome is StopOutcome.NOTHING_LEFT and ctx.caught_up.is_set() and not ctx.board.places(uuid):
         # Neither the queue nor a log knows the cluster: nobody else will ever say that it has ended.
         await _complete(ctx, uuid, int(time.time()))
     elif ctx.outbox.leave_unknown(uuid, Stage.OPEN) and taskforce.cluster_id is not None:

@@ -13,6 +13,7 @@ import trio.testing
 from tms_virtual import World, open_world
 
 from ewms.testing.fakeschedd import Moment
+from ewms.testing.wms.phases import START_CONFIRMED
 from ewms.tms import history
 from ewms.tms.condor.base import CondorUnreachable
 from ewms.wms.models import Phase
@@ -162,6 +163,25 @@ async def test_the_end_is_told_when_nothing_older_can_arrive_any_more(
         await trio.sleep(120)
         taskforce = world.bench.taskforce(uuid)
     assert (taskforce.phase, taskforce.compound_statuses) == (Phase.CONDOR_COMPLETE, {"REMOVED": {"null": 4}})
+
+
+async def test_a_late_confirmation_of_a_stop_overwrites_no_end_that_only_the_queue_tells(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    def ended_before(world: World) -> None:
+        uuid = world.bench.order()
+        cluster = {"cluster_id": 7, "n_workers": 2, "submit_dict": {}, "job_event_log_fpath": "/gone"}
+        world.bench.standin.state.advance(uuid, START_CONFIRMED, **cluster)
+        world.bench.stop(uuid)
+        world.network.late, world.network.late_by = "/v1/tms/condor-rm/*", 100
+
+    async with open_world(tmp_path, before=ended_before, audit_interval=60.0) as world:
+        (uuid,) = (each.taskforce_uuid for each in world.bench.standin.state.taskforces())
+        await world.until(lambda: bool(world.network.since(0, world.network.late)))
+        world.network.late = ""
+        await world.until(lambda: world.bench.taskforce(uuid).phase == Phase.CONDOR_COMPLETE, 600)
+        await trio.sleep(120)
+        assert world.bench.taskforce(uuid).phase == Phase.CONDOR_COMPLETE
 
 
 async def test_a_gateway_that_gives_each_second_report_up_holds_no_end_back_for_ever(
