@@ -180,13 +180,14 @@ class DataDirectory:
 
     async def keep_unlimited(self, run: RunDirectory) -> Path:
         """Keep the files of a run, without its scratch; where they are then: they get its name."""
-        await remove_tree(run.scratch)
         named = self.root / run.run_id
         try:
-            return run.root.rename(named)
+            root = run.root.rename(named)  # first: a large scratch takes longer than there may be time
         except OSError as error:
             log.warning("cannot rename the files of a task", path=str(run.root), task=run.run_id, error=error.strerror)
-            return run.root
+            root = run.root
+        await remove_tree(root / run.scratch.name)
+        return root
 
     async def drop(self, run: RunDirectory) -> None:
         """Remove all of a run; its directories may serve another one."""

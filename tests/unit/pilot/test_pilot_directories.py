@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import trio
 
 from ewms.pilot.containment import Recipe, spec_of, task_io_mount
 from ewms.pilot.directories import DataDirectory, Kept, read_outfile, read_tail, remove_tree, tree_size
@@ -59,6 +60,17 @@ async def test_no_name_of_a_task_gets_into_pythons_table_of_path_names(
     assert [str(path) for path in (task.scratch, task.stdout, task.stderr)]
     assert "scratch" in interned
     assert [text for text in interned if "T1" in text] == []
+
+
+async def test_it_has_its_name_also_where_there_is_no_time_to_remove_its_scratch(data: DataDirectory) -> None:
+    task = data.new_task("T1", "", "")
+    for number in range(300):
+        (task.scratch / str(number)).mkdir()
+    with trio.CancelScope() as no_time:
+        no_time.cancel()
+        await data.keep_unlimited(task)
+    assert no_time.cancelled_caught
+    assert (data.root / "T1" / "task-io").is_dir()
 
 
 async def test_where_it_cannot_be_renamed_it_is_kept_all_the_same(data: DataDirectory) -> None:
