@@ -42,7 +42,7 @@ async def test_what_we_caused_is_not_its_own_end(program: str, number: int, tmp_
 
 @pytest.mark.parametrize(
     ("program", "number"),
-    [(TALKS, signal.SIGTERM), (TALKS, signal.SIGHUP)],
+    [(TALKS, signal.SIGTERM), (TALKS, signal.SIGUSR1)],
     ids=["sigterm-that-it-should-obey", "a-signal-that-nobody-should-send"],
 )
 async def test_any_other_end_is_noted(program: str, number: int, tmp_path: Path) -> None:
