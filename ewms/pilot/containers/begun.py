@@ -34,7 +34,7 @@ async def begin(launcher: Launcher, command: Command, layer: Path | None = None)
     """
     async with AsyncExitStack() as stack:
         process = await stack.enter_async_context(launcher.run(command))
-        await process.until_waiting()  # its directories may be renamed from now on
+        await process.until_waiting()
         return BegunContainer(layer, process, stack.pop_all())
 
 
