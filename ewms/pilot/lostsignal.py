@@ -2,8 +2,8 @@
 
 While Apptainer starts the worker's container it loses signals: what it hands on before the container's first process
 can take them, the kernel drops. HTCondor sends SIGTERM once and then waits for the whole vacate time (600 s by
-default). But from then on the job's ad has a `VacateReason`, in this run only, and chirp shows it: so the pilot asks
-as soon as it can take signals itself.
+default). But from then on the job's ad has a `VacateReason` that it had not when this run began, and chirp shows it: so
+the pilot asks as soon as it can take signals itself.
 """
 
 from typing import Final

@@ -28,22 +28,21 @@ def test_process(check: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("check", NAMES)
 def test_apptainer(check: str, pool: "Pool") -> None:
     """As an ordinary user, with the pool's Apptainer, on a directory image."""
-    program = pool.job_dir / "container_checks.py"
-    shutil.copy(container_checks.__file__, program)
-    directory = pool.job_dir / f"check-{check}"
-    argv = [pool.python, str(program), "apptainer", pool.task_image, str(directory), check]
-    container_checks.run(pool.command(argv))
+    run_in_the_pool(pool, "apptainer", check)
 
 
 @pytest.mark.pool
 @pytest.mark.parametrize("check", [check.__name__ for check in (*container_checks.TOLD_LATER, *container_checks.BEGUN)])
 def test_apptainer_begun_ahead(check: str, pool: "Pool") -> None:
     """What may differ when a container is begun before it is known what it runs."""
+    run_in_the_pool(pool, "apptainer-begun", check)
+
+
+def run_in_the_pool(pool: "Pool", platform: str, check: str) -> None:
     program = pool.job_dir / "container_checks.py"
     shutil.copy(container_checks.__file__, program)
-    directory = pool.job_dir / f"begun-{check}"
-    argv = [pool.python, str(program), "apptainer-begun", pool.task_image, str(directory), check]
-    container_checks.run(pool.command(argv))
+    directory = pool.job_dir / f"check-{platform}-{check}"
+    container_checks.run(pool.command([pool.python, str(program), platform, pool.task_image, str(directory), check]))
 
 
 @pytest.fixture(scope="session")
@@ -84,7 +83,7 @@ def test_bwrap_begun_ahead(check: str, pool: "Pool") -> None:
 def run_in_pilot_image(pool: "Pool", platform: str, check: str) -> None:
     program = pool.job_dir / "container_checks.py"
     shutil.copy(container_checks.__file__, program)
-    argv = ["python3", str(program), platform, pool.task_image, str(pool.job_dir / f"{platform}-{check}"), check]
+    argv = ["python3", str(program), platform, pool.task_image, str(pool.job_dir / f"check-{platform}-{check}"), check]
     options = ["--containall", "--bind", f"{pool.job_dir},/images", f"{pool.pilot_image_base}:{pool.pilot_tag}"]
     container_checks.run(pool.command(["apptainer", "-s", "exec", *options, *argv]))
 

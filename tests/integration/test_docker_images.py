@@ -56,6 +56,26 @@ async def run(docker_host: "DockerHost", *words: str) -> tuple[str, str]:
     return done.stdout.decode(), done.stderr.decode()
 
 
+async def tried(
+    docker_host: "DockerHost", tag: str, *options: str, group: str = "", image: str = "none", platform: str = "process"
+) -> str:
+    """Let a pilot's image do an event; what it says first are its versions."""
+    jobs = docker_host.job_dir
+    await docker_host.run(["tee", str(jobs / "event.in")], stdin=b"from an image")
+    out, said = await run(
+        docker_host,
+        f"--user={docker_host.inside.users[USER].uid}{group}",
+        f"--volume={jobs}:{jobs}",
+        f"--workdir={jobs}",
+        *options,
+        tag,
+        *("try", "--image", image, "--platform", platform, "--event", "event.in"),
+        *("--args", "sh -c 'tr a-z A-Z < {{INFILE}} > {{OUTFILE}}'"),
+    )
+    assert "FROM AN IMAGE" in out, out + said
+    return said.splitlines()[0]
+
+
 async def test_the_tms(docker_host: "DockerHost", context: Path) -> None:
     wheel = running_wheel(context)
     tag = await built(docker_host, context, wheel, "tms")
@@ -69,22 +89,12 @@ async def test_the_tms(docker_host: "DockerHost", context: Path) -> None:
 async def test_a_pilot_whose_tasks_run_in_docker(docker_host: "DockerHost", context: Path) -> None:
     tag = await built(docker_host, context, running_wheel(context), "pilot-docker")
     jobs, socket = docker_host.job_dir, "/var/run/docker.sock"
-    await docker_host.run(["tee", str(jobs / "event.in")], stdin=b"from an image")
     group = (await docker_host.run(["stat", "--format=%g", socket])).stdout.decode().strip()
-    uid = docker_host.inside.users[USER].uid
-    out, said = await run(
-        docker_host,
-        f"--user={uid}:{group}",
-        f"--volume={socket}:{socket}",
-        f"--volume={jobs}:{jobs}",
-        f"--workdir={jobs}",
-        f"--env=TMPDIR={jobs}",
-        tag,
-        *("try", "--image", docker_host.task_image, "--platform", "docker", "--event", "event.in"),
-        *("--args", "sh -c 'tr a-z A-Z < {{INFILE}} > {{OUTFILE}}'"),
+    options = (f"--volume={socket}:{socket}", f"--env=TMPDIR={jobs}")
+    versions = await tried(
+        docker_host, tag, *options, group=f":{group}", image=docker_host.task_image, platform="docker"
     )
-    assert "FROM AN IMAGE" in out, out + said
-    assert ", docker-cli " in said.splitlines()[0]
+    assert ", docker-cli " in versions
 
 
 async def test_a_pilot_of_one_broker_whose_tasks_run_in_apptainer(docker_host: "DockerHost", context: Path) -> None:
@@ -94,18 +104,7 @@ async def test_a_pilot_of_one_broker_whose_tasks_run_in_apptainer(docker_host: "
         tag = await built(
             docker_host, context, running_wheel(context), "pilot-nats", files=files, root="pilot-machine:1"
         )
-    await docker_host.run(["tee", str(docker_host.job_dir / "event.in")], stdin=b"from an image")
-    out, said = await run(
-        docker_host,
-        f"--user={docker_host.inside.users[USER].uid}",
-        f"--volume={docker_host.job_dir}:{docker_host.job_dir}",
-        f"--workdir={docker_host.job_dir}",
-        tag,
-        *("try", "--image", "none", "--platform", "process", "--event", "event.in"),
-        *("--args", "sh -c 'tr a-z A-Z < {{INFILE}} > {{OUTFILE}}'"),
-    )
-    assert "FROM AN IMAGE" in out, out + said
-    versions = said.splitlines()[0]
+    versions = await tried(docker_host, tag)
     assert ", nats-py " in versions
     assert "pulsar" not in versions
     assert ", apptainer " in versions

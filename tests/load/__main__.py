@@ -38,12 +38,9 @@ ALLOWED_MB: Final = 10.0
 def taskforces(tiny: bool, _seconds: float) -> Series:
     """Waves of taskforces; each wave should leave nothing."""
     waves, each, workers = (2, 5, 5) if tiny else (20, 50, 100)
-    command = [sys.executable, "-m", "tests.load.taskforces", str(waves), str(each), str(workers)]
-    done = subprocess.run(
-        command, stdout=subprocess.PIPE, text=True, check=True, timeout=PATIENCE_S, env=os.environ | AS_A_SERVICE
-    )
+    samples = _told_by("tests.load.taskforces", str(waves), str(each), str(workers))
     what = f"{waves * each:,} taskforces of {workers} workers, {each} at a time"
-    return Series("taskforces", what, "taskforces", heard(done.stdout), settled=each * waves / 5)
+    return Series("taskforces", what, "taskforces", samples, settled=each * waves / 5)
 
 
 def log(tiny: bool, _seconds: float) -> Series:
@@ -55,19 +52,19 @@ def log(tiny: bool, _seconds: float) -> Series:
         writer = threading.Thread(target=daylogs.write, args=(directory, size))
         writer.start()
         try:
-            command = [sys.executable, "-m", "tests.load.daylogs", name]
-            done = subprocess.run(
-                command,
-                stdout=subprocess.PIPE,
-                text=True,
-                check=True,
-                timeout=PATIENCE_S,
-                env=os.environ | AS_A_SERVICE,
-            )
+            samples = _told_by("tests.load.daylogs", name)
         finally:
             writer.join()
     what = f"a day log of {size / 1e9:g} GB that grows while it is watched"
-    return Series("log", what, "GB read", heard(done.stdout), settled=size / 1e9 / 2)
+    return Series("log", what, "GB read", samples, settled=size / 1e9 / 2)
+
+
+def _told_by(module: str, *arguments: str) -> list[Sample]:
+    """The samples of a part that is a process of its own."""
+    command = [sys.executable, "-m", module, *arguments]
+    environ = os.environ | AS_A_SERVICE
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=PATIENCE_S, env=environ)
+    return heard(done.stdout)
 
 
 def broker(tiny: bool, seconds: float) -> Series:
