@@ -29,20 +29,35 @@ GROUPS: dict[str, Group] = {
 @click.option("--quick", is_flag=True, help="Small inputs, one run: proves that the bench works, measures nothing.")
 @click.option("--group", "groups", multiple=True, type=click.Choice(sorted(GROUPS)), help="Only these; default all.")
 @click.option("--runs", default=5, show_default=True, type=click.IntRange(1), help="How often each contender runs.")
+@click.option(
+    "--runs-of",
+    multiple=True,
+    type=(click.Choice(sorted(GROUPS)), click.IntRange(1)),
+    metavar="GROUP N",
+    help="Another number for one group: a run of endtoend takes 20 minutes.",
+)
 @click.option("--out", default="bench.json", show_default=True, type=click.Path(path_type=Path, dir_okay=False))
 @click.option(
     "--docs",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Put these groups' tables and plots into this Markdown file (docs/performance.md).",
 )
-def main(quick: bool, groups: tuple[str, ...], runs: int, out: Path, docs: Path | None) -> None:
+def main(
+    *,
+    quick: bool,
+    groups: tuple[str, ...],
+    runs: int,
+    runs_of: tuple[tuple[str, int], ...],
+    out: Path,
+    docs: Path | None,
+) -> None:
     """Measure, show tables, and keep every run in a JSON file."""
     console = Console()
     command = shlex.join(["nox", "-s", "bench", "--", *sys.argv[1:]])
     done: list[Measurement] = []
     for group in groups or tuple(GROUPS):
         try:
-            measurement = run_group(group, quick, 1 if quick else runs, console)
+            measurement = run_group(group, quick, 1 if quick else dict(runs_of).get(group, runs), console)
         except CannotRun as reason:
             console.print(f"{group}: skipped: {reason}")
             continue
