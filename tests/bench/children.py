@@ -19,6 +19,7 @@ import trio
 from seeding import introduce, until
 from tms_virtual import World, open_world
 
+from ewms.tms.eventlog.reader import Position, read_on
 from ewms.tms.eventlog.tally import Tally
 from ewms.tms.sites import SiteTally
 
@@ -35,6 +36,28 @@ def figures(name: str, *arguments: object) -> Result:
     command = [sys.executable, __file__, name, *map(str, arguments)]
     found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
     return {str(key): float(value) for key, value in found.items()}
+
+
+# --- one log ---
+
+
+def read(path: str, *sites: str) -> Result:
+    """Seconds on the processor for reading and tallying a log; with `sites` also for counting failures by site."""
+    started = time.process_time()
+    tally(Path(path), SiteTally() if sites else None)
+    return {"on the processor": time.process_time() - started}
+
+
+def tally(path: Path, sites: SiteTally | None = None) -> Tally:
+    """All of a log, in the watcher's own batches."""
+    result, position, more = Tally(DAY), Position(), True
+    while more:
+        piece = read_on(path, position)
+        found = result.feed(piece.data)
+        if sites is not None:
+            sites.take(found, DAY)
+        position, more = piece.position, piece.more
+    return result
 
 
 # --- a whole TMS, from the start of its process ---
@@ -152,7 +175,12 @@ def _events(cluster: int, texts: list[tuple[str, int, str]]) -> bytes:
     return "".join(f"{number} ({cluster}.{proc:03d}.000) {when} {text}\n...\n" for number, proc, text in texts).encode()
 
 
-NAMES: dict[str, Callable[..., Result]] = {"first_report": first_report, "idle": idle, "memory": memory}
+NAMES: dict[str, Callable[..., Result]] = {
+    "read": read,
+    "first_report": first_report,
+    "idle": idle,
+    "memory": memory,
+}
 
 if __name__ == "__main__":
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
