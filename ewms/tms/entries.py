@@ -36,6 +36,11 @@ class Entry:
     """When the WMS accepted that."""
 
     @property
+    def is_known(self) -> bool:
+        """False of what stands for an entry that cannot be read: it says no moment."""
+        return self.intended_at > 0
+
+    @property
     def is_unsettled(self) -> bool:
         """There may be a cluster of which the WMS does not know."""
         return self.confirmed_at is None and self.withdrawn_at is None

@@ -196,7 +196,8 @@ class Housekeeper:
         query = {"job_event_log_fpath": {"$in": paths}, "phase": {"$ne": Phase.CONDOR_COMPLETE.value}}
         try:
             with trio.fail_after(_WMS_PATIENCE):
-                listed = await self._wms.query_taskforces(query, ["taskforce_uuid", "job_event_log_fpath"])
+                # Nothing else is asked for: what makes no sense in another field must not hide that its log is in use.
+                listed = await self._wms.query_taskforces(query, ["job_event_log_fpath"])
         except (WMSError, trio.TooSlowError) as error:
             log.warning(
                 "the WMS does not say which logs are in use, they are kept",

@@ -60,10 +60,15 @@ class Ledger:
     async def update(self, uuid: str, *, default: Entry | None = None, **changes: Any) -> None:
         """Change fields of an entry; without one (a cluster of today's TMS), of `default`, if that is given.
 
-        A disk that does not take it is told and not raised: the WMS and the schedd know the same.
+        A damaged entry gives way to a `default` that names a cluster: only as long as nobody else knows the cluster
+        must it count as an intent. A disk that does not take it is told and not raised: the WMS and the schedd know
+        the same.
         """
         try:
-            if (entry := await self.read(uuid) or default) is not None:
+            entry = await self.read(uuid)
+            if entry is None or (not entry.is_known and default is not None and default.cluster_id is not None):
+                entry = default
+            if entry is not None:
                 await self.write(attrs.evolve(entry, **changes))
         except OSError as error:
             log.error("ledger entry was not written", taskforce=uuid, error=str(error))
@@ -136,6 +141,7 @@ def _own(uuid: str, content: bytes) -> Entry:
 
 
 def _unknown(uuid: str) -> Entry:
+    """What `Entry.is_known` denies."""
     return Entry(taskforce_uuid=uuid, log_path="", n_workers=0, intended_at=0)
 
 

@@ -92,6 +92,17 @@ async def test_a_damaged_file_counts_as_an_intent(tmp_path: Path) -> None:
     assert [line["log_level"] for line in logs] == ["error"]
 
 
+async def test_a_damaged_file_gives_way_to_what_names_the_cluster_and_to_nothing_less(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    for default, expected in [(ENTRY, None), (attrs.evolve(ENTRY, cluster_id=7), 7)]:
+        (tmp_path / "TF-1.json").write_bytes(b"{")
+        await ledger.update("TF-1", default=default, stop_began_at=5.0)
+        entry = await ledger.read("TF-1")
+        assert entry is not None
+        assert (entry.cluster_id, entry.stop_began_at) == (expected, 5.0)
+        assert entry.is_known == (expected is not None)
+
+
 async def test_only_what_is_over_and_old_is_forgotten(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     await ledger.write(attrs.evolve(ENTRY, taskforce_uuid="TF-1", completed_at=1500.0))
