@@ -8,10 +8,11 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import daylog
 import structlog
@@ -77,7 +78,10 @@ def first_report(directory: str) -> Result:
 
 
 def idle(directory: str, seconds: str) -> Result:
-    """Percent of a core that a TMS with an operator's pace needs when nothing happens."""
+    """Percent of a core that a TMS needs when nothing happens, with ten times an operator's pace.
+
+    So that the time that is looked at has polls and reports in it.
+    """
 
     async def rest(_world: World, _started: Moment) -> Result:
         await trio.sleep(3)  # what a start still does
@@ -85,7 +89,7 @@ def idle(directory: str, seconds: str) -> Result:
         await trio.sleep(float(seconds))
         return {"percent": 100 * (time.process_time() - used) / float(seconds)}
 
-    return trio.run(_in_world, Path(directory), {}, rest)
+    return trio.run(_in_world, Path(directory), {}, rest, {"outer_loop_wait": 6, "watcher_interval": 18})
 
 
 class Moment(NamedTuple):
@@ -100,7 +104,10 @@ def moment() -> Moment:
 
 
 async def _in_world(
-    directory: Path, uuids: dict[int, str], work: Callable[[World, Moment], Awaitable[Result]]
+    directory: Path,
+    uuids: dict[int, str],
+    work: Callable[[World, Moment], Awaitable[Result]],
+    pace: Mapping[str, Any] = MappingProxyType({}),
 ) -> Result:
     started = moment()
 
@@ -109,7 +116,7 @@ async def _in_world(
         introduce(world, directory / LOG, {uuid: cluster for cluster, uuid in uuids.items()}, workers=1000)
         started = moment()
 
-    async with open_world(directory, before=seed) as world:
+    async with open_world(directory, before=seed, **pace) as world:
         return await work(world, started)
 
 

@@ -37,7 +37,7 @@ def rows(setup: Setup) -> list[Row]:
         raise CannotRun(str(error)) from error
     ways = Ways(pool, setup.directory)
     case = Case(tasks=16, slots=SLOTS, bundle=2) if setup.quick else Case(tasks=TASKS, slots=SLOTS, bundle=100)
-    return _calm(ways, case) if setup.quick else [*_calm(ways, case), _failing(ways, case), *_killed(ways, case)]
+    return [*_calm(ways, case), _failing(ways, case), *_killed(ways, case)]
 
 
 def _calm(ways: Ways, case: Case) -> list[Row]:

@@ -47,8 +47,9 @@ def rows(setup: Setup) -> list[Row]:
             "job event log, read and tallied",
             _PER_SECOND,
             {
-                "ours": read(),
-                "ours, and failures counted by site and host": read("sites"),
+                # As a TMS does it.
+                "ours: statuses, errors, and failures by site and host": read("sites"),
+                "ours, statuses and errors only": read(),
                 _JEL: lambda: events / _htcondors_reader(path),
                 "grep -c": lambda: events / grep(path),
             },

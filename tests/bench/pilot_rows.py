@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import cache, partial
 
 from figures import Figures
+from launcher_cost import SLOTS as SUPERVISED
 from measure import CannotRun, Contender, Goal, Row, Setup, Skipped
 from pilot_machine import PilotMachine, open_pilot_machine
 from pilot_runs import Runs
@@ -69,10 +70,23 @@ def cost(setup: Setup) -> list[Row]:
     def long_run() -> dict[str, float]:
         return runs.own_cost(many, 4)
 
+    starts = Figures(partial(runs.launcher_cost, 10 if setup.quick else 200))
     return [
         *rows,
         Row(f"memory after {many:,} events, peak", "MB", {"ours": lambda: long_run()["peak_mb"]}, [Goal(45)], True),
         Row("of it grown since event 1,000", "MB", {"ours": lambda: _growth(long_run())}, [Goal(1)], True),
+        Row(
+            f"memory besides: the launcher and its supervisors, {_at_a_time(SUPERVISED)}",
+            "MB",
+            {"ours": starts["launcher_mb"]},
+            less_is_better=True,
+        ),
+        Row(
+            "from the start to the end of a container that does nothing, bubblewrap",
+            "ms",
+            {"ours, through the launcher": starts["launcher_ms"], "bwrap alone, the same words": starts["alone_ms"]},
+            less_is_better=True,
+        ),
         Row(
             "exec to first task, directory image",
             "s",
@@ -131,8 +145,8 @@ def _seconds(runs: Runs, seconds: int, slots: int) -> Row:
         f"tasks of 1 s, {_at_a_time(slots)}",
         "events/s",
         {
-            "ours, bubblewrap": partial(runs.pilot_rate, count, slots, SECOND, **BUBBLEWRAP),
             "ours, Apptainer": partial(runs.pilot_rate, count, slots, SECOND),
+            "ours, bubblewrap": partial(runs.pilot_rate, count, slots, SECOND, **BUBBLEWRAP),
             IDEAL: lambda: float(slots),
             XARGS: partial(runs.xargs_rate, count, slots, SECOND_ALONE),
         },

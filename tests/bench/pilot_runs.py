@@ -11,6 +11,7 @@ from typing import Any
 
 import aiormq_alone
 import attrs
+import launcher_cost
 import noop_pilot
 import pika
 from pilot_machine import PYTHON, TASK_IMAGE, PilotMachine
@@ -83,6 +84,12 @@ class Runs:
             said = self._json([PYTHON, noop_pilot.__file__], queues.directory, environment)
             assert said["events"] == count, said
         return said
+
+    def launcher_cost(self, count: int) -> dict[str, float]:
+        """What `launcher_cost.py` says of so many containers."""
+        with self._queues(0) as queues:
+            environment = queues.settings(1, "true")
+            return self._json([PYTHON, launcher_cost.__file__, str(count)], queues.directory, environment)
 
     def client_alone(self, count: int, slots: int = 1) -> dict[str, float]:
         """What `aiormq_alone.py` says of so many events."""
