@@ -37,6 +37,11 @@ def install(session: nox.Session, *extras: str, also: tuple[str, ...] = ()) -> N
     session.install("--upgrade", f".[{','.join(extras)}]", *groups(*also))
 
 
+def run(session: nox.Session, *command: str, **env: str) -> None:
+    """Run what takes down what it started when it gets Ctrl-C; nox would kill it half a second later."""
+    session.run(*command, env=env, interrupt_timeout=60, terminate_timeout=30)
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Formatting, ruff, flake8-async, the import rules, and shell scripts."""
@@ -70,9 +75,7 @@ def typecheck(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """All fast tests, on every installed supported Python."""
     install(session, "demo", also=("tests",))
-    session.run(
-        "pytest", "-m", "not pool and not broker and not docker", *session.posargs, env={"EWMS_TEST_VERSIONS": SEEN}
-    )
+    run(session, "pytest", "-m", "not pool and not broker and not docker", *session.posargs, EWMS_TEST_VERSIONS=SEEN)
 
 
 @nox.session
@@ -83,12 +86,14 @@ def integration(session: nox.Session) -> None:
     """
     install(session, "demo", also=("tests",))
     # One run, so that the pool is started once.
-    session.run(
+    run(
+        session,
         "pytest",
         *("tests/integration", "tests/contract"),
         *("-m", "integration or pool or broker or docker"),
         *session.posargs,
-        env={"EWMS_TEST_WHEEL": build_wheel(session), "EWMS_TEST_VERSIONS": SEEN},
+        EWMS_TEST_WHEEL=build_wheel(session),
+        EWMS_TEST_VERSIONS=SEEN,
     )
 
 
@@ -96,14 +101,14 @@ def integration(session: nox.Session) -> None:
 def sweep(session: nox.Session) -> None:
     """Kill the TMS and its helpers at every step, lose every answer: always one cluster; `-- --kills 30 --pool 3`."""
     install(session, "demo", also=("tests",))
-    session.run("python", "-m", "tests.sweep", *session.posargs, env={"EWMS_TEST_WHEEL": build_wheel(session)})
+    run(session, "python", "-m", "tests.sweep", *session.posargs, EWMS_TEST_WHEEL=build_wheel(session))
 
 
 @nox.session
 def chaos(session: nox.Session) -> None:
     """The whole system under a seeded schedule of faults; `-- --ground embedded --minutes 0.5`, `-- --help`."""
     install(session, "demo", also=("tests",))
-    session.run("python", "-m", "tests.chaos", *session.posargs, env={"EWMS_TEST_WHEEL": build_wheel(session)})
+    run(session, "python", "-m", "tests.chaos", *session.posargs, EWMS_TEST_WHEEL=build_wheel(session))
 
 
 @nox.session
@@ -112,28 +117,28 @@ def fuzz(session: nox.Session) -> None:
     install(session, "demo", also=("tests",))
     # Compiled, and not there for every machine; what runs without it says so.
     session.install("--only-binary", ":all:", *groups("fuzz"), success_codes=[0, 1])
-    session.run("python", "-m", "tests.fuzz", *session.posargs)
+    run(session, "python", "-m", "tests.fuzz", *session.posargs)
 
 
 @nox.session
 def load(session: nox.Session) -> None:
     """Much of everything for minutes: do memory and open files stay what they are? `-- --tiny`, `-- --part log`."""
     install(session, "demo", also=("bench", "tests"))
-    session.run("python", "-m", "tests.load", *session.posargs, env={"PYTHONPATH": "tests/bench:tests/faults"})
+    run(session, "python", "-m", "tests.load", *session.posargs, PYTHONPATH="tests/bench:tests/faults")
 
 
 @nox.session
 def demo(session: nox.Session) -> None:
     """The main job on this machine; `-- --pool` or `-- --embedded` forces one ground."""
     install(session, "demo")
-    session.run("ewms", "demo", *session.posargs, env={"EWMS_DEMO_WHEEL": build_wheel(session)})
+    run(session, "ewms", "demo", *session.posargs, EWMS_DEMO_WHEEL=build_wheel(session))
 
 
 @nox.session
 def bench(session: nox.Session) -> None:
     """Measure ours beside references, in one run; `-- --quick` proves that it works, `-- --group tms` is one part."""
     install(session, "demo", also=("bench", "tests"))
-    session.run("python", "tests/bench/run.py", *session.posargs, env={"PYTHONPATH": "tests/faults"})
+    run(session, "python", "tests/bench/run.py", *session.posargs, PYTHONPATH="tests/faults")
 
 
 @nox.session

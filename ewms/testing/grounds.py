@@ -3,6 +3,7 @@
 Both give the same `Ground`, so that the demo and the integration tests are written once.
 """
 
+import secrets
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -107,7 +108,8 @@ async def open_embedded_ground(work_dir: Path, report: Report, *, slots: int = 4
             pilot_config=_pilot_config("local", _EWMS_PILOT_CONTAINER_PLATFORM="process"),
             broker_type="local",
             broker_address=str(broker_dir),
-            broker_token=Secret(""),
+            # The broker looks at none; but it goes the ways of a real one, and must show nowhere.
+            broker_token=Secret(secrets.token_urlsafe()),
             queues=LocalQueues(str(broker_dir)),
             tms_settings={
                 **_ONE_MACHINE,

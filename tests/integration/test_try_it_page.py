@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -13,8 +12,8 @@ from pathlib import Path
 import pytest
 import trio
 
+from ewms.pilot.containers.processes import Command, open_launcher
 from ewms.testing.pool.ports import free_ports
-from ewms.testing.pool.steps import end_group
 
 PAGE = Path(__file__).parents[2] / "docs" / "try-it.md"
 DEADLINE_S = 120
@@ -50,25 +49,21 @@ ENVIRONMENT = {"PATH": f"{Path(sys.executable).parent}:{os.defpath}", "HOME": "/
 @asynccontextmanager
 async def running(block: str, work_dir: Path, *, until: Callable[[], bool]) -> AsyncIterator[None]:
     """A block whose last command is a service; in its own terminal, so to speak."""
-    with (work_dir / "said.log").open("ab") as log:
-        process = await trio.lowlevel.open_process(
-            ["bash", "-e", "-c", block],
-            env=ENVIRONMENT,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    try:
+    command = Command(
+        argv=("/bin/bash", "-e", "-c", f"exec >> {work_dir}/said.log 2>&1\n{block}"),
+        env=ENVIRONMENT,
+        cwd=Path.cwd(),
+        stdout=Path(os.devnull),
+        stderr=Path(os.devnull),
+    )
+    async with open_launcher() as launcher, launcher.run(command) as process, trio.open_nursery() as nursery:
+        nursery.start_soon(process.wait)
         with trio.move_on_after(DEADLINE_S):
-            while not until() and process.poll() is None:  # noqa: ASYNC110
+            while not until() and process.exit is None:  # noqa: ASYNC110
                 await trio.sleep(0.1)
         assert until(), said(work_dir)
         yield
-    finally:
-        with trio.CancelScope(shield=True):
-            await end_group(process)
-            await process.wait()
+        nursery.cancel_scope.cancel()
 
 
 async def run(block: str) -> str:

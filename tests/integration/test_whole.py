@@ -73,7 +73,8 @@ async def test_no_token_is_to_be_seen_anywhere(ground: Ground, work_dir: Path) -
             processes = (await trio.run_process(["ps", "-eww", "-o", "args"], capture_stdout=True)).stdout
             await stopped(stand, workflow)
         secrets = [stand.wms.client_secret.reveal(), ground.broker_token.reveal()]
-    for secret in filter(None, secrets):
+    assert all(secrets)
+    for secret in secrets:
         assert secret.encode() not in processes
         for path in _readable_by_others(work_dir, ground.job_dir, ground.logs):
             assert secret.encode() not in path.read_bytes(), f"{path} shows a token"

@@ -1,16 +1,14 @@
 """Steps of a set-up that take their time: each says what it is doing, and fails with one clear line."""
 
 import os
-import signal
-import subprocess
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 import trio
 
 from ewms.groups import told_as
+from ewms.pilot.containers.processes import Command, open_launcher
 
 Progress = Callable[[str], None]
 
@@ -19,6 +17,8 @@ _LOOK_EVERY_S: Final = 0.25
 _END_GRACE_S: Final = 5
 _LONGEST_LINE: Final = 160
 _READ_BYTES: Final = 16384
+# The launcher's own files are new ones; this appends. It also says that a program is not there.
+_LOGGED: Final = 'exec "$@" >> "$0" 2>&1'
 # As apt and mmdebstrap, pip, and Apptainer have them.
 _ERROR_MARKS: Final = ("E: ", "ERROR: ", "FATAL: ")
 
@@ -32,40 +32,30 @@ async def run_step(
 ) -> None:
     """Run one command to its end; its output goes to the end of `log`, its newest line to `progress`.
 
+    However it, or this process, ends (kill -9, too), nothing that it started lives on. `env` is its whole environment,
+    ours by default.
+
     Raises:
         PoolUnavailable: it failed; with the line of its output that says why.
     """
     with log.open("ab") as output:
         start = output.tell()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_tell, what, log, start, progress)
-            done = await trio.run_process(
-                list(argv),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                check=False,
-                env=None if env is None else dict(env),
-                start_new_session=True,
-                deliver_cancel=end_group,
-            )
-            nursery.cancel_scope.cancel()
-    if done.returncode:
-        why = complaint(log, start) or f"exit status {done.returncode}"
+    command = Command(
+        argv=("/bin/sh", "-c", _LOGGED, str(log), *argv),
+        env=os.environ if env is None else env,
+        cwd=Path.cwd(),
+        stdout=Path(os.devnull),
+        stderr=Path(os.devnull),
+        term_wait=_END_GRACE_S,
+    )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_tell, what, log, start, progress)
+        async with open_launcher() as launcher, launcher.run(command) as process:
+            ended = await process.wait()
+        nursery.cancel_scope.cancel()
+    if ended.code:
+        why = complaint(log, start) or f"exit status {ended.code}"
         raise PoolUnavailable(f"{what} failed: {why} (all of its output: {log})")
-
-
-async def end_group(process: trio.Process) -> None:
-    """End a process that leads its own session, and its children: SIGTERM, then SIGKILL."""
-    # Shielded, because trio cancels this as soon as the leader has ended; its children may live on.
-    with trio.CancelScope(shield=True):
-        with trio.move_on_after(_END_GRACE_S), suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-            while True:
-                await trio.sleep(0.05)
-                os.killpg(process.pid, 0)
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
 
 
 async def in_parallel(*steps: Callable[[], Awaitable[None]]) -> None:

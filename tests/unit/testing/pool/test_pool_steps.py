@@ -1,6 +1,7 @@
-"""Steps: what they say while they run, the one line they fail with, and nothing left when they are cancelled."""
+"""Steps: what they say while they run, the one line they fail with, and nothing left however they end."""
 
 import re
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -34,6 +35,12 @@ async def test_failure_is_one_line_that_says_why(tmp_path: Path) -> None:
     assert str(caught.value) == f"building failed: E: no mirror (all of its output: {log})"
 
 
+async def test_missing_program_is_such_a_line(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with pytest.raises(PoolUnavailable, match=r"building failed: .*no-such-program: not found"):
+        await run_step("building", ["no-such-program"], progress=print, log=log, env={"PATH": "/bin"})
+
+
 @pytest.mark.parametrize(
     ("output", "expected"),
     [
@@ -61,6 +68,10 @@ def number_in(file: Path) -> int:
     return int(file.read_text())
 
 
+def has_line(file: Path) -> bool:
+    return file.exists() and file.read_text().endswith("\n")
+
+
 async def test_cancelled_step_leaves_no_grandchild(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(steps, "_END_GRACE_S", 0.2)
     pid_file = tmp_path / "pid"
@@ -71,10 +82,37 @@ async def test_cancelled_step_leaves_no_grandchild(tmp_path: Path, monkeypatch: 
             nursery.start_soon(
                 partial(run_step, "waiting", ["sh", "-c", script], progress=lambda _: None, log=tmp_path / "log")
             )
-            while not (pid_file.exists() and pid_file.read_text().endswith("\n")):  # noqa: ASYNC110  as below
+            while not has_line(pid_file):  # noqa: ASYNC110  a foreign process sets no event
                 await trio.sleep(0.02)
             nursery.cancel_scope.cancel()
-        while lives(number_in(pid_file)):  # noqa: ASYNC110  a foreign process sets no event
+        while lives(number_in(pid_file)):  # noqa: ASYNC110  as above
+            await trio.sleep(0.02)
+
+
+ONE_STEP = """
+import sys
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from ewms.testing.pool.steps import run_step
+
+trio.run(partial(run_step, "waiting", ["sh", "-c", sys.argv[1]], progress=print, log=Path(sys.argv[2])))
+"""
+
+
+async def test_killed_process_leaves_nothing_of_its_step(tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    # A session of its own, as package managers give to what they run.
+    script = f"setsid sleep 600 & echo $! > {pid_file}; wait"
+    with trio.fail_after(60):
+        process = await trio.lowlevel.open_process([sys.executable, "-c", ONE_STEP, script, str(tmp_path / "log")])
+        while not has_line(pid_file):  # noqa: ASYNC110  as above
+            await trio.sleep(0.02)
+        process.kill()
+        await process.wait()
+        while lives(number_in(pid_file)):  # noqa: ASYNC110  as above
             await trio.sleep(0.02)
 
 
