@@ -52,9 +52,9 @@ class Runs:
         self.living += self._started[proc] == _NONE
         self._started[proc], self._places[proc], self._has_error[proc] = at, place, False
 
-    def place(self, proc: int) -> Place:
-        """Where a living run is."""
-        return self._places[proc]
+    def place(self, proc: int) -> Place | None:
+        """Where a living run is; None where this proc has none."""
+        return self._places[proc] if proc in self else None
 
     def move(self, proc: int, place: Place) -> None:
         """A living run told where it is."""

@@ -40,12 +40,14 @@ _SLOT_HOST: Final = {
 _RETURNED: Final = re.compile(rb"\n\t\(1\) Normal termination \(return value (-?\d{1,9})\)")
 _CODE: Final = re.compile(rb"\bCode (\d{1,9})\b")
 _PREFIX: Final = CHIRP_PREFIX.encode()
+_ERROR: Final = f'{ChirpAttribute.ERROR}: "'.removeprefix(CHIRP_PREFIX).encode()
 _FIELDS: Final = {
     name.removeprefix(CHIRP_PREFIX).encode(): field
-    for name, field in ((ChirpAttribute.SITE, "site"), (ChirpAttribute.HOST, "host"), (ChirpAttribute.ERROR, None))
+    for name, field in ((ChirpAttribute.SITE, "site"), (ChirpAttribute.HOST, "host"))
 }
-"""What a chirp tells of a run: a part of its place, or that it has an error."""
-_TOLD: Final = tuple(name + b': "' for name in _FIELDS)
+"""Which part of its place a run's chirp tells."""
+_TOLD: Final = (*(name + b': "' for name in _FIELDS), _ERROR)
+_MAX_MOVES: Final = 20_000
 _LONGEST_RUN: Final = 30 * 24 * HOUR
 """The end of a run that is older was lost."""
 _SHELLS_OWN: Final = 64
@@ -95,13 +97,17 @@ class SiteTally:
         self._hours: dict[int, dict[Place, Count]] = {}
         self._site_of: dict[str, str] = {}
         self._shared: dict[Place, Place] = {}
+        self._moves: dict[tuple[Place, bytes], Place] = {}
+        """What a chirp makes of a place, as far as that was asked for."""
 
     def take(self, found: Frames, near: date) -> None:
         """Take the events of one piece of a log; `near` is the log's day."""
+        # Each event that tells something comes here a second time: what is said again and again is looked up.
+        living = self._living
         for event, number, cluster, proc in found.events:
             if number == _CHIRP:
                 start = event.find(_PREFIX) + len(_PREFIX)
-                if event.startswith(_TOLD, start) and (runs := self._living.get(int(cluster))) is not None:
+                if event.startswith(_TOLD, start) and (runs := living.get(int(cluster))) is not None:
                     self._told(runs, int(proc), event[start:])
             elif number in _SIGNS and (at := event_time(event, near)) is not None and (job := int(proc)) >= 0:
                 self._take(number, int(cluster), job, event, at)
@@ -125,7 +131,7 @@ class SiteTally:
             if runs is None:
                 runs = self._living[cluster] = Runs()
             # It may fail before it ever executes.
-            if number == _EXECUTING or proc not in runs:
+            if number == _EXECUTING or runs.place(proc) is None:
                 runs.begin(proc, at, self._share(Place("", _host(number, event))))
         elif runs is not None and (run := runs.end(proc)) is not None:
             if not runs.living:
@@ -133,17 +139,24 @@ class SiteTally:
             self._count(run, at, end_of(number, event))
 
     def _told(self, runs: Runs, proc: int, chirp: bytes) -> None:
-        if proc < 0 or proc not in runs:
+        if proc < 0 or (place := runs.place(proc)) is None:
             return
-        name, _, raw = chirp.partition(b": ")
-        field = _FIELDS[name]
-        if field is None:
+        if chirp.startswith(_ERROR):
             runs.fail(proc)
             return
-        place = runs.place(proc)._replace(**{field: _short(raw)})
-        runs.move(proc, self._share(place))
-        if place.site and place.host:
-            self._site_of[place.host] = place.site
+        moved = self._moves.get((place, chirp))
+        if moved is None:
+            moved = self._moves[place, chirp] = self._learn(place, chirp)
+        if moved is not place:
+            runs.move(proc, moved)
+        if moved.site and moved.host:
+            self._site_of[moved.host] = moved.site
+
+    def _learn(self, place: Place, chirp: bytes) -> Place:
+        if len(self._moves) >= _MAX_MOVES:
+            self._moves.clear()
+        name, _, raw = chirp.partition(b": ")
+        return self._share(place._replace(**{_FIELDS[name]: _short(raw)}))
 
     def _share(self, place: Place) -> Place:
         return self._shared.setdefault(place, place)
@@ -152,10 +165,15 @@ class SiteTally:
         lasted = max(0, at - run.started)
         failed = end is End.FAILED or (end is End.CUT_SHORT and run.has_error)
         hour = at // HOUR
-        is_first = hour not in self._hours
-        self._hours.setdefault(hour, defaultdict(Count))[run.place].add(
-            Count(1, int(failed), int(failed and lasted <= QUICK), lasted)
-        )
+        places = self._hours.get(hour)
+        is_first = places is None
+        if places is None:
+            places = self._hours[hour] = defaultdict(Count)
+        count = places[run.place]
+        count.runs += 1
+        count.failures += failed
+        count.quick += failed and lasted <= QUICK
+        count.busy += lasted
         if is_first:
             self._forget()
 
@@ -164,10 +182,12 @@ class SiteTally:
         oldest = newest - self._keep // HOUR
         for hour in [each for each in self._hours if each < oldest]:
             del self._hours[hour]
-        for runs in self._living.values():
+        for cluster, runs in list(self._living.items()):
             runs.forget_before(newest * HOUR - _LONGEST_RUN)
-        self._living = {cluster: runs for cluster, runs in self._living.items() if runs.living}
+            if not runs.living:
+                del self._living[cluster]
         self._shared = {place: place for runs in self._living.values() for place in runs.places()}
+        self._moves.clear()
         everywhere: list[Iterable[Place]] = [*self._hours.values(), self._shared]
         known = {place.host for places in everywhere for place in places}
         self._site_of = {host: site for host, site in self._site_of.items() if host in known}
