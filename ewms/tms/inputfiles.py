@@ -1,21 +1,147 @@
-"""What an order asks to have transferred, looked at again with its symbolic links followed.
+"""What an order asks to have transferred, as it is on disk: with links followed, and directories entered.
 
-HTCondor reads those files as the TMS's user, and follows links: a name that is innocent may lead to another taskforce's
-envfile, with its queue tokens. (`submission` has judged the names themselves. Whoever can change a link afterwards is a
-user of the access point; see docs/security.md.)
+HTCondor reads those files as the TMS's user. It follows a link to a file, also one in the middle of a directory, and a
+link to a directory that ends in a slash; we follow all of them, for another version may. A directory that is mounted a
+second time is the same directory, whatever its name. (`inputnames` has judged the names themselves. Whoever can change
+a link afterwards is a user of the access point; see docs/security.md.)
 """
 
 import os
-from collections.abc import Iterable
-from pathlib import Path
+import pwd
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Final
 
-from ewms.tms.errors import OrderRefused
+import attrs
+
+from ewms.tms.inputnames import closed_to_orders, is_url, meets, plain, refuse
+
+LARGEST: Final = 100_000
+"""Files and directories in all that an order asks for: every worker gets them, and each of them is looked at."""
+
+_LINKS: Final = 40
+"""Linux follows no more."""
+_Identity = tuple[int, int]
 
 
-def check_input_files(paths: Iterable[str], job_dir: Path) -> None:
-    """Raise `OrderRefused` for a path that leads into the job directory; what is not there is HTCondor's to tell."""
-    home = os.path.realpath(job_dir)
+def check_input_files(paths: Iterable[str], job_dir: Path, *, spools: Iterable[str] = ()) -> None:
+    """Look at what HTCondor would send; what is not there, or cannot be read, is HTCondor's to tell.
+
+    `spools`: where HTCondor keeps other jobs' files.
+
+    Raises:
+        OrderRefused: a path leads to something that is closed to orders, or holds such a thing, or it holds too much.
+    """
+    look: _Look | None = None
     for path in paths:
-        # Not `Path.resolve`: links that lead in a circle are no error here.
-        if "://" not in path and Path(os.path.realpath(path)).is_relative_to(home):
-            raise OrderRefused(f"pilot_config.input_files: {path!r} leads into the TMS's own job directory")
+        if not is_url(path):
+            look = look or _Look(_closed(job_dir, spools))
+            look.at(path)
+
+
+def _closed(job_dir: Path, spools: Iterable[str]) -> dict[str, str]:
+    """Place → what it is called, by its name and with its links followed."""
+    named = closed_to_orders(job_dir)
+    named |= {plain(spool): "HTCondor's own directory of jobs" for spool in spools}
+    named |= dict.fromkeys(_hidden_at_home(), "what the TMS's user keeps hidden in its home")
+    return named | {os.path.realpath(place): called for place, called in named.items()}
+
+
+def _hidden_at_home() -> Iterator[str]:
+    """Tokens, keys and settings are where names begin with a dot; a link there closes no other place."""
+    try:
+        home = os.path.realpath(pwd.getpwuid(os.geteuid()).pw_dir)
+        with os.scandir(home) as entries:
+            hidden = [each.path for each in entries if each.name.startswith(".") and not each.is_symlink()]
+    except (KeyError, OSError):  # nobody's, or not there
+        return
+    yield from hidden
+
+
+@attrs.define
+class _Look:
+    """At all that one order asks for."""
+
+    closed: Mapping[str, str]
+    _identities: dict[_Identity, str] = attrs.field(init=False)
+    _seen: set[_Identity] = attrs.field(init=False, factory=set)
+    _left: int = attrs.field(init=False, factory=lambda: LARGEST)
+
+    @_identities.default
+    def _default_identities(self) -> dict[_Identity, str]:
+        found = ((_identity(place), called) for place, called in self.closed.items())
+        return {identity: called for identity, called in found if identity is not None}
+
+    def at(self, path: str) -> None:
+        """Follow `path` wherever it leads; raises `OrderRefused`."""
+        waiting = list(self._led_to(path, path))
+        while waiting:
+            directory = waiting.pop()
+            identity = _identity(directory)
+            if identity is None or identity in self._seen:
+                continue
+            self._seen.add(identity)
+            if called := self._identities.get(identity):
+                raise refuse(path, f"holds {called}, at {directory}")
+            waiting += self._below(path, directory)
+
+    def _below(self, path: str, directory: str) -> Iterator[str]:
+        """Directories to enter next."""
+        try:
+            with os.scandir(directory) as entries:
+                for entry in entries:
+                    self._left -= 1
+                    if self._left < 0:
+                        raise refuse(path, f"holds too much: more than {LARGEST:,} files; use an archive")
+                    if entry.is_symlink():
+                        yield from self._led_to(path, entry.path)
+                    elif entry.is_dir(follow_symlinks=False):
+                        yield entry.path
+        except OSError:
+            return  # gone, or not ours to read: HTCondor is the same user
+
+    def _led_to(self, path: str, link: str) -> Iterator[str]:
+        """The directory that `link` is in the end, if it is one."""
+        via = "" if link == path else f" by {link}"
+        *links, real = _hops(link)
+        # `/proc/self/cwd` leads to where whoever reads it is.
+        for hop in links:
+            for how, called in meets(hop, self.closed):
+                if how == "inside":
+                    raise refuse(path, f"leads through {called}{via}")
+        for how, called in meets(real, self.closed):
+            raise refuse(path, f"leads {'into' if how == 'inside' else 'to what holds'} {called}{via}")
+        for above in (real, *map(str, PurePosixPath(real).parents)):
+            if same := self._identities.get(_identity(above) or (-1, -1)):
+                raise refuse(path, f"leads into {same}{via}")
+        if os.path.isdir(real):  # noqa: PTH112
+            yield real
+
+
+def _hops(path: str) -> list[str]:
+    """Where the links are on the way of an absolute path, and last where it ends."""
+    hops: list[str] = []
+    here, ahead = "/", path.split("/")[::-1]
+    while ahead:
+        part = ahead.pop()
+        if part in ("", "."):
+            continue
+        here = str(PurePosixPath(here).parent) if part == ".." else os.path.join(here, part)  # noqa: PTH118
+        try:
+            target = os.readlink(here)  # noqa: PTH115
+        except OSError:
+            continue
+        hops.append(here)
+        if len(hops) > _LINKS:
+            break  # a circle, which leads nowhere
+        here = "/" if target.startswith("/") else str(PurePosixPath(here).parent)
+        ahead += target.split("/")[::-1]
+    return [*hops, here]
+
+
+def _identity(path: str) -> _Identity | None:
+    try:
+        status = os.stat(path)  # noqa: PTH116
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino

