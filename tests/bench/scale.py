@@ -161,7 +161,10 @@ def count(plan: Plan) -> Totals:
 
 @attrs.frozen
 class Load:
-    """What one carrier (an access point, the WMS, a broker node, a queue) has to bear at the worst time of the day."""
+    """What one carrier (an access point, the WMS, a broker node, a queue) has to bear.
+
+    At the worst time of the day; requests to the WMS, events and messages on the day's average.
+    """
 
     name: str
     """Of its limit in `unit_costs.py`."""

@@ -1,8 +1,9 @@
 """What one of each costs: the only place of the figures that `scale.py` counts with, each with where it comes from.
 
-`computed` ones follow from our code or from the generator of day logs: `tests/unit/test_bench_scale.py` computes them
-again. `measured` ones were measured on the machine of docs/performance.md, by the row or program that is named.
-`assumed` ones are nobody's measurement: whoever plans puts in his own.
+`computed` ones follow from our code or from the generator of day logs, and `tests/unit/test_bench_scale.py` computes
+them again. `counted` ones were counted by hand, from what the contract or a service's design says; no test holds them.
+`measured` ones were measured on the machine of docs/performance.md, by the row or program that is named. `assumed` ones
+are nobody's measurement: whoever plans puts in his own.
 """
 
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ from typing import Final, Literal
 
 import attrs
 
-Origin = Literal["computed", "measured", "assumed"]
+Origin = Literal["computed", "counted", "measured", "assumed"]
 
 
 @attrs.frozen
@@ -50,15 +51,15 @@ COSTS: Final[Mapping[str, Cost]] = {
     "job_memory": Cost(34, "bytes", "worker in a TMS's memory", "measured", "[its row](performance.md)"),
     "tms_memory": Cost(38e6, "bytes", "TMS with nothing to do, without its helpers", "measured", "`measure_costs.py`"),
     # --- the WMS ---
-    "start_calls": Cost(4, "requests", "start of a taskforce", "computed", _ROUNDS),
-    "stop_calls": Cost(3, "requests", "stop of a taskforce, or its end", "computed", _ROUNDS),
+    "start_calls": Cost(4, "requests", "start of a taskforce", "counted", _ROUNDS),
+    "stop_calls": Cost(3, "requests", "stop of a taskforce, or its end", "counted", _ROUNDS),
     "batch": Cost(500, "taskforces", "batch of statuses has at most", "computed", "`ewms.tms.report`"),
     "entry_bytes": Cost(245, "bytes", "taskforce in a batch of statuses", "computed", "`ewms.tms.report`"),
     # --- the broker: RabbitMQ, quorum queues ---
-    "connections": Cost(2, "connections", "pilot, whose two queues have a token each", "computed", "its contract"),
+    "connections": Cost(2, "connections", "pilot, whose two queues have a token each", "counted", "its contract"),
     "connection_memory": Cost(100e3, "bytes", "connection with a consumer, in the broker", "assumed", _NOT_YET),
     "event_messages": Cost(
-        8, "messages", "event: publish, confirm, delivery, ack, in and out", "computed", "its contract"
+        8, "messages", "event: publish, confirm, delivery, ack, in and out", "counted", "its contract"
     ),
     "event_broker_cpu": Cost(1e-3, "s of processor", "event, in a broker of one node", "assumed", _NOT_YET),
     # --- HTCondor ---
@@ -71,9 +72,9 @@ COSTS: Final[Mapping[str, Cost]] = {
 LIMITS: Final[Mapping[str, Cost]] = {
     "memory of an access point": Cost(128e9, "bytes", "", "assumed", _SERVER),
     "processors for shadows": Cost(16, "cores", "", "assumed", _SERVER),
-    "processor of a schedd": Cost(1, "cores", "", "computed", "it is one process, and one thread of it decides"),
+    "processor of a schedd": Cost(1, "cores", "", "counted", "it is one process, and one thread of it decides"),
     "disk of an access point": Cost(1e12, "bytes", "", "assumed", _SERVER),
-    "processor of a TMS": Cost(1, "cores", "", "computed", "it is one process"),
+    "processor of a TMS": Cost(1, "cores", "", "counted", "it is one process"),
     "memory of a TMS": Cost(4e9, "bytes", "", "assumed", "what its neighbours leave"),
     "requests to the WMS": Cost(50, "requests/s", "", "assumed", "a small web service with a database"),
     "connections of a broker node": Cost(65_536, "connections", "", "assumed", "file descriptors, as often set"),
