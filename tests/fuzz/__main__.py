@@ -44,7 +44,7 @@ def fuzz(target: Target, seconds: float) -> dict[str, Any]:
             said.seek(0)
             words = said.read()[-3000:]
         path = directory / REPORT
-        empty = {"engine": "", "executions": 0, "seconds": 0.0, "found": {}}
+        empty = {"engine": "", "executions": 0, "seconds": 0.0, "cpu_s": 0.0, "found": {}}
         report: dict[str, Any] = json.loads(path.read_text()) if path.exists() else empty
         if end:
             report["found"][end] = ["", words]
@@ -60,7 +60,7 @@ def show(name: str, report: dict[str, Any]) -> None:
     """One line for a target, and each finding's traceback."""
     print(
         f"{name:<18} {report['executions']:>10} executions {report['seconds']:>7.1f} s "
-        f"{len(report['found']):>3} findings   {report['engine']}",
+        f"{report['cpu_s']:>7.1f} s of processor {len(report['found']):>3} findings   {report['engine']}",
         flush=True,
     )
     for kind, (file, trace) in report["found"].items():
@@ -110,7 +110,9 @@ def main(argv: Sequence[str]) -> int:
     found = sum(len(report["found"]) for report in reports.values())
     if options.docs is not None:
         publish(reports, f"nox -s fuzz -- --minutes {options.minutes:g}", options.docs)
-    print(f"{len(chosen)} targets, {found} findings")
+    executions = sum(report["executions"] for report in reports.values())
+    cpu_s = sum(report["cpu_s"] for report in reports.values())
+    print(f"{len(chosen)} targets, {executions} executions, {cpu_s:.1f} s of processor, {found} findings")
     return int(found > 0)
 
 

@@ -66,6 +66,7 @@ class Run:
             "engine": self.engine,
             "executions": self.executions,
             "seconds": time.monotonic() - self._began,
+            "cpu_s": sum(os.times()[:4]),  # with that of the shells that a target runs
             "found": {kind: [file_name(data), trace] for kind, (data, trace) in self.found.items()},
         }
         new = self.directory / f"{REPORT}.new"

@@ -49,6 +49,7 @@ def test_findings_of_one_kind_are_one_and_the_shortest_is_kept(tmp_path: Path) -
     run.save()
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["executions"] == 5
+    assert 0 < report["cpu_s"] < 1e6
     assert sorted(name for name, _ in report["found"].values()) == sorted([file_name(b"x"), file_name(b"y")])
     assert (tmp_path / file_name(b"x")).read_bytes() == b"x"
     assert all("test_fuzz_engine.py" in kind for kind in report["found"])
