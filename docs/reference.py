@@ -294,8 +294,9 @@ def logs_page() -> str:
         "# What the services log\n\n"
         "Texts are constant, and what differs stands in fields: search for the text, filter by the fields. With\n"
         "`TMS_LOG_FORMAT=json` each line is an object with `event` (the text), `level`, `logger`, `timestamp` (UTC),\n"
-        "and the fields. No secret is in any of them. [What to do](../messages.md) about those that need somebody,\n"
-        "and [every error of a pilot](../pilot-errors.md), have pages of their own.\n\n"
+        "and the fields. What the TMS logs while it carries out a start or a stop also has `workflow`, the id of the\n"
+        "taskforce's workflow. No secret is in any of them. [What to do](../messages.md) about those that need\n"
+        "somebody, and [every error of a pilot](../pilot-errors.md), have pages of their own.\n\n"
     )
     text += table(("field", "what it is"), [(code(name), meaning) for name, meaning in LOG_FIELDS.items()])
     for title, packages in (("The TMS", ("tms", "wms")), ("The pilot", ("pilot",))):

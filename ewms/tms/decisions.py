@@ -56,9 +56,9 @@ def must_look_back(entry: Entry | None, ordered_at: float, ledger_created_at: fl
     return entry is not None or ordered_at < ledger_created_at + CLOCK_MARGIN
 
 
-def choose(clusters: Iterable[Cluster]) -> tuple[Cluster | None, tuple[Cluster, ...]]:
-    """Of several clusters of one taskforce, none confirmed, the oldest to keep, and those to remove."""
-    in_order = sorted(clusters, key=lambda cluster: cluster.cluster_id)
+def choose(clusters: Iterable[Cluster], confirmed: int | None) -> tuple[Cluster | None, tuple[Cluster, ...]]:
+    """Of several clusters of one taskforce the `confirmed` one, or else the oldest, to keep, and those to remove."""
+    in_order = sorted(clusters, key=lambda cluster: (cluster.cluster_id != confirmed, cluster.cluster_id))
     return (in_order[0], tuple(in_order[1:])) if in_order else (None, ())
 
 

@@ -11,7 +11,7 @@ from ewms.contract import day_log_name
 from ewms.tms.condor.base import CondorError, Schedd
 from ewms.tms.errors import OrderRefused
 from ewms.tms.exclusions import load
-from ewms.tms.expressions import check_expressions
+from ewms.tms.inspection import inspect_submission
 from ewms.tms.settings import Settings
 from ewms.tms.sitefile import SiteFile
 from ewms.tms.submission import build
@@ -56,7 +56,7 @@ async def describe(
     uuid = order.taskforce.taskforce_uuid
     try:
         submission = build(order, settings, log_path, avoided)
-        await check_expressions(schedd, submission)
+        await inspect_submission(schedd, order, submission, settings.job_dir)
     except OrderRefused as refusal:
         return f"# taskforce {uuid} would be refused: {refusal}"
     lines = [f"{key} = {value}" for key, value in submission.description.items()]

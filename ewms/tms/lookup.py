@@ -14,6 +14,8 @@ import trio
 from ewms.contract import TASKFORCE_ATTRIBUTE
 from ewms.tms.condor.base import Ad, Schedd
 from ewms.tms.decisions import Cluster
+from ewms.tms.errors import OrderRefused
+from ewms.tms.files import TROUBLES_OF_THE_MACHINE
 from ewms.tms.submit_language import classad_string
 
 _PROJECTION: Final = ("ClusterId", "UserLog", "TotalSubmitProcs")
@@ -49,7 +51,12 @@ async def in_history(schedd: Schedd, uuid: str, former: Collection[int] = ()) ->
 
 
 async def in_log(path: Path, uuid: str, former: Collection[int] = ()) -> list[Cluster]:
-    """The taskforce's clusters that the log names; a factory that was removed without a job is only there."""
+    """The taskforce's clusters that the log names; a factory that was removed without a job is only there.
+
+    Raises:
+        OrderRefused: this log cannot be read, and may know a cluster that nobody else knows any more.
+        OSError: no file can be read now; this one may be all right.
+    """
     ids = await trio.to_thread.run_sync(_read_log, path, uuid)
     return [Cluster(cluster_id, str(path), 0) for cluster_id in ids if cluster_id not in former]
 
@@ -75,6 +82,10 @@ def _read_log(path: Path, uuid: str) -> list[int]:
             return clusters_in_lines(file, uuid)
     except FileNotFoundError:
         return []
+    except OSError as error:
+        if error.errno in TROUBLES_OF_THE_MACHINE:
+            raise
+        raise OrderRefused(f"an earlier attempt may have a cluster in a log that cannot be read: {error}") from error
 
 
 def _cluster(ad: Ad) -> Cluster:

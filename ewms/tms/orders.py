@@ -11,6 +11,7 @@ from ewms.liveness import rest
 from ewms.supervision import backoff
 from ewms.tms.condor.base import CondorError
 from ewms.tms.context import Context
+from ewms.tms.errors import OrderRefused
 from ewms.tms.postponed import Postponed
 from ewms.tms.starting import settle, start
 from ewms.tms.stopping import stop
@@ -148,7 +149,7 @@ async def _settle_leftovers(ctx: Context) -> None:
         if entry.is_unsettled:
             try:
                 await settle(ctx, entry)
-            except (WMSError, CondorError) as error:
+            except (WMSError, CondorError, OrderRefused) as error:
                 log.error(
                     "an earlier start cannot be settled, the next start of the TMS looks at it again",
                     taskforce=entry.taskforce_uuid,

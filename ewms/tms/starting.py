@@ -9,6 +9,7 @@ from typing import Final
 
 import structlog
 import trio
+from structlog.contextvars import bound_contextvars
 
 from ewms.contract import day_log_name
 from ewms.liveness import rest, resting
@@ -19,9 +20,8 @@ from ewms.tms.context import Context
 from ewms.tms.decisions import Cluster, Standing, as_intended, choose, must_look_back, standing, standing_after_404
 from ewms.tms.entries import Entry
 from ewms.tms.errors import OrderRefused
-from ewms.tms.expressions import check_expressions
 from ewms.tms.files import TROUBLES_OF_THE_MACHINE, write_atomically
-from ewms.tms.inputfiles import check_input_files
+from ewms.tms.inspection import inspect_submission
 from ewms.tms.outbox import Stage
 from ewms.tms.submission import Submission, build
 from ewms.tms.submit_language import checked_uuid
@@ -46,24 +46,21 @@ async def start(ctx: Context, order: StartOrder) -> bool:
     """
     uuid = order.taskforce.taskforce_uuid
     ctx.metrics.orders.inc("start")
-    async with ctx.outbox.turn(uuid):
-        ctx.outbox.keep_hidden(uuid, [each.auth_token for each in order.mqprofiles if each.auth_token])
-        try:
-            await _persist(ctx, uuid, "start waits, it will look again", partial(_attempt, ctx, order))
-        except OrderRefused as refusal:
-            await _fail(ctx, uuid, str(refusal))
-        except (CondorRefused, CondorBroken) as failure:
-            await _give_up(ctx, order, failure)
-        else:
-            return True
-        return False
+    with bound_contextvars(workflow=order.taskforce.workflow_id):
+        async with ctx.outbox.turn(uuid):
+            ctx.outbox.keep_hidden(uuid, [each.auth_token for each in order.mqprofiles if each.auth_token])
+            try:
+                return await _try(ctx, order)
+            except OrderRefused as refusal:
+                await _fail(ctx, uuid, str(refusal))
+                return False
 
 
 async def settle(ctx: Context, entry: Entry) -> None:
     """After a restart: an unconfirmed start goes on when the WMS offers it again; one that it withdrew is removed.
 
     Raises:
-        CondorError: it cannot be settled; the next start looks at it again.
+        CondorError, OrderRefused: it cannot be settled; the next start looks at it again.
     """
     uuid = entry.taskforce_uuid
 
@@ -72,6 +69,17 @@ async def settle(ctx: Context, entry: Entry) -> None:
 
     async with ctx.outbox.turn(uuid):
         await _persist(ctx, uuid, "an earlier start waits", attempt)
+
+
+async def _try(ctx: Context, order: StartOrder) -> bool:
+    """Attempt it while there is hope; False: what came of it is not known. Raises `OrderRefused` when it failed."""
+    uuid = order.taskforce.taskforce_uuid
+    try:
+        await _persist(ctx, uuid, "start waits, it will look again", partial(_attempt, ctx, order))
+    except (CondorRefused, CondorBroken) as failure:
+        await _give_up(ctx, order, failure)
+        return False
+    return True
 
 
 async def _persist(ctx: Context, uuid: str, event: str, attempt: Callable[[], Awaitable[None]]) -> None:
@@ -102,7 +110,7 @@ async def _persist(ctx: Context, uuid: str, event: str, attempt: Callable[[], Aw
 
 
 async def _give_up(ctx: Context, order: StartOrder, failure: CondorError) -> None:
-    """Tell the WMS that the start failed, once it is known that no cluster has come of it."""
+    """Raise `OrderRefused`, but only when it is known that no cluster has come of it."""
     uuid = order.taskforce.taskforce_uuid
     try:
         entry = await ctx.ledger.read(uuid)
@@ -118,7 +126,7 @@ async def _give_up(ctx: Context, order: StartOrder, failure: CondorError) -> Non
             error=str(trouble),
         )
         return
-    await _fail(ctx, uuid, f"it cannot be started on this access point: {failure}")
+    raise OrderRefused(f"it cannot be started on this access point: {failure}") from failure
 
 
 async def _attempt(ctx: Context, order: StartOrder) -> None:
@@ -138,7 +146,11 @@ async def _attempt(ctx: Context, order: StartOrder) -> None:
 
 
 async def _find(ctx: Context, uuid: str, entry: Entry | None, ordered_at: float) -> Cluster | None:
-    """The taskforce's cluster, if there is one; more than one cannot stay."""
+    """The taskforce's cluster, if there is one; more than one cannot stay.
+
+    Raises:
+        OrderRefused: a log that may know it cannot be read.
+    """
     former = entry.former_clusters if entry is not None else ()
     if entry is not None and entry.withdrawn_at is not None:
         found = await lookup.in_queue(ctx.schedd, uuid, former)
@@ -148,7 +160,9 @@ async def _find(ctx: Context, uuid: str, entry: Entry | None, ordered_at: float)
         found = await _look_back(ctx, uuid, entry.log_path if entry is not None else "", former)
     else:
         found = await lookup.in_queue(ctx.schedd, uuid)
-    kept, extra = choose(found)
+    # An entry that was damaged does not know which of them was withdrawn: the WMS knows which one it confirmed.
+    taskforce = await ctx.recheck(uuid) if len(found) > 1 else None
+    kept, extra = choose(found, taskforce.cluster_id if taskforce is not None else None)
     for each in extra:
         log.error("taskforce has a second cluster, removing it", taskforce=uuid, cluster=each.cluster_id)
         await _remove(ctx, uuid, each.cluster_id, "a second cluster of its taskforce")
@@ -199,9 +213,7 @@ async def _prepare(ctx: Context, order: StartOrder, entry: Entry | None) -> Subm
     """Build and check what to submit; envfile and intent are on disk when this returns."""
     log_path = Path(entry.log_path) if entry and entry.log_path else ctx.settings.job_dir / day_log_name(today())
     submission = build(order, ctx.settings, log_path, ctx.avoided())
-    asked = order.taskforce.pilot_config.input_files
-    await trio.to_thread.run_sync(check_input_files, asked, ctx.settings.job_dir)
-    await check_expressions(ctx.schedd, submission)
+    await inspect_submission(ctx.schedd, order, submission, ctx.settings.job_dir)
     entry = Entry(
         taskforce_uuid=submission.taskforce_uuid,
         log_path=str(log_path),

@@ -2,9 +2,11 @@
 
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 
 import structlog
 import trio
+from structlog.contextvars import bound_contextvars
 
 from ewms.liveness import rest
 from ewms.supervision import backoff
@@ -29,25 +31,28 @@ async def stop(ctx: Context, uuid: str) -> bool:
         WMSError: the WMS's answer to a call makes no sense.
     """
     ctx.metrics.orders.inc("stop")
-    try:
-        async with ctx.outbox.turn(uuid):
-            # Fresh, in our turn: the report may have completed the taskforce since the order was fetched.
-            taskforce = await ctx.recheck(uuid)
-            if taskforce is None or taskforce.phase != Phase.PENDING_STOPPER:
-                log.info("stop order is outdated", taskforce=uuid)
-                await _note_confirmed(ctx, uuid, taskforce)
-                return False
-            with ctx.outbox.stopping(uuid):
-                await _note_begun(ctx, taskforce)
-                outcome = await _remove(ctx, checked_uuid(uuid), taskforce)
-                await ctx.outbox.confirm_stop(uuid)
-            log.info("stop confirmed", taskforce=uuid, cluster=taskforce.cluster_id)
-    except OrderRefused as refusal:
-        log.error("stop order failed", taskforce=uuid, reason=str(refusal))
-        await ctx.wms.stop_failed(uuid, str(refusal))
-        return False
-    await _go_on(ctx, taskforce, outcome)
-    return True
+    with ExitStack() as logged_with:
+        try:
+            checked_uuid(uuid)  # before it becomes a file's name
+            async with ctx.outbox.turn(uuid):
+                # Fresh, in our turn: the report may have completed the taskforce since the order was fetched.
+                taskforce = await ctx.recheck(uuid)
+                if taskforce is None or taskforce.phase != Phase.PENDING_STOPPER:
+                    log.info("stop order is outdated", taskforce=uuid)
+                    await _note_confirmed(ctx, uuid, taskforce)
+                    return False
+                logged_with.enter_context(bound_contextvars(workflow=taskforce.workflow_id))
+                with ctx.outbox.stopping(uuid):
+                    await _note_begun(ctx, uuid, taskforce)
+                    outcome = await _remove(ctx, uuid, taskforce)
+                    await ctx.outbox.confirm_stop(uuid)
+                log.info("stop confirmed", taskforce=uuid, cluster=taskforce.cluster_id)
+        except OrderRefused as refusal:
+            log.error("stop order failed", taskforce=uuid, reason=str(refusal))
+            await ctx.wms.stop_failed(uuid, str(refusal))
+            return False
+        await _go_on(ctx, uuid, taskforce, outcome)
+        return True
 
 
 async def resume_stop(
@@ -66,18 +71,18 @@ async def resume_stop(
             log.error("an earlier stop cannot go on", taskforce=uuid, error=str(error))
 
 
-async def _note_begun(ctx: Context, taskforce: Taskforce) -> None:
+async def _note_begun(ctx: Context, uuid: str, taskforce: Taskforce) -> None:
     """From now on the cluster may be gone: whoever comes after us tells the WMS why before it tells that it ended."""
     now = time.time()
     adopted = Entry(
-        taskforce_uuid=taskforce.taskforce_uuid,
+        taskforce_uuid=uuid,
         log_path=taskforce.job_event_log_fpath or "",
         n_workers=taskforce.n_workers or 0,
         intended_at=now,
         cluster_id=taskforce.cluster_id,
         confirmed_at=now,
     )
-    await ctx.ledger.update(taskforce.taskforce_uuid, default=adopted, stop_began_at=now)
+    await ctx.ledger.update(uuid, default=adopted, stop_began_at=now)
 
 
 async def _note_confirmed(ctx: Context, uuid: str, taskforce: Taskforce | None) -> None:
@@ -126,9 +131,8 @@ async def _remove_once(ctx: Context, uuid: str, cluster_id: int, submit_dict: Ma
     return outcome
 
 
-async def _go_on(ctx: Context, taskforce: Taskforce, outcome: StopOutcome) -> None:
+async def _go_on(ctx: Context, uuid: str, taskforce: Taskforce, outcome: StopOutcome) -> None:
     """After the stop: see to it that the taskforce is completed in the end."""
-    uuid = taskforce.taskforce_uuid
     entry = await ctx.ledger.peek(uuid)
     in_doubt = uuid in ctx.outbox.doubts  # the confirmation may arrive once more: the end is not told at once
     if not in_doubt and entry is not None and entry.completed_at is not None and entry.ended_at is not None:

@@ -1,5 +1,6 @@
 """The whole service: `main` and the `ewms tms` process, against the stand-in and the embedded schedd."""
 
+import json
 import os
 import signal
 import subprocess
@@ -132,6 +133,23 @@ async def test_kill_dash_nine_and_a_new_process(ground: Ground, tmp_path: Path) 
         ground.bench.stop(uuid)
         await until(lambda: ground.bench.taskforce(uuid).phase == Phase.CONDOR_COMPLETE)
     assert await ground.in_queue() == [ground.bench.taskforce(other).cluster_id]
+
+
+async def test_each_line_about_a_start_or_a_stop_names_its_workflow_in_json_logs(
+    ground: Ground, tmp_path: Path
+) -> None:
+    uuid = ground.bench.order()
+    async with process(ground, tmp_path / "tms.log", TMS_LOG_FORMAT="json"):
+        await until(lambda: ground.bench.taskforce(uuid).phase == Phase.CONDOR_SUBMIT)
+        ground.bench.stop(uuid)
+        await until(lambda: ground.bench.taskforce(uuid).phase == Phase.CONDOR_COMPLETE)
+    lines = {line["event"]: line for line in map(json.loads, (tmp_path / "tms.log").read_text().splitlines())}
+    taskforce = ground.bench.taskforce(uuid)
+    for event in ("cluster submitted", "taskforce confirmed", "cluster removed", "stop confirmed"):
+        line = lines[event]
+        assert (line["taskforce"], line["cluster"]) == (uuid, taskforce.cluster_id)
+        assert line["workflow"] == taskforce.workflow_id
+    assert "workflow" not in lines["TMS running"]
 
 
 async def test_a_bad_base_requirement_ends_the_start_with_one_clear_line(ground: Ground, tmp_path: Path) -> None:

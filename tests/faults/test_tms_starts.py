@@ -16,6 +16,7 @@ from ewms.testing.fakeschedd import Moment
 from ewms.testing.wms import Fault
 from ewms.tms.condor.base import CondorRefused, CondorUnreachable
 from ewms.tms.context import Context
+from ewms.tms.entries import Entry
 from ewms.wms.models import Phase
 
 
@@ -227,6 +228,31 @@ async def test_a_ledger_entry_that_cannot_be_read_is_told_and_stops_nobody_else(
     assert bench.schedd.calls.count("submit") == 1
 
 
+@pytest.mark.parametrize("log_path", ["a-directory", "a-file/2026-11-21.tms.jel"])
+async def test_a_log_that_may_know_the_cluster_and_cannot_be_read_is_told_and_stops_nobody_else(
+    bench: Bench, log_path: str
+) -> None:
+    jobs = bench.settings.job_dir
+    (jobs / "a-directory").mkdir()
+    (jobs / "a-file").touch()
+    bad, good = bench.order(priority=99), bench.order(priority=1)
+
+    def intend(ctx: Context) -> None:
+        ctx.ledger.write_now(
+            Entry(taskforce_uuid=bad, log_path=str(jobs / log_path), n_workers=2, intended_at=1.0)  # and then kill -9
+        )
+
+    async with bench.tms(intend) as ctx:
+        await until(confirmed(bench, good))
+        entry = await ctx.ledger.read(bad)
+    failures = [each.context for each in bench.taskforce(bad).phase_change_log if not each.was_successful]
+    assert len(failures) == 3
+    assert all("a log that cannot be read" in each and log_path in each for each in failures)
+    assert bench.schedd.calls.count("submit") == 1
+    assert entry is not None
+    assert entry.is_unsettled  # whoever mends the log and asks for the taskforce again has what there is found
+
+
 async def test_a_submit_that_htcondor_refuses_is_told_in_its_own_words(bench: Bench) -> None:
     uuid = bench.order()
 
@@ -297,4 +323,18 @@ async def test_a_cluster_that_was_withdrawn_is_not_taken_for_the_next_attempts(b
     async with bench.tms():
         await until(confirmed(bench, uuid))
     assert bench.taskforce(uuid).cluster_id == 2
+    assert [cluster.cluster_id for cluster in bench.schedd.queued] == [2]
+
+
+async def test_of_two_clusters_the_confirmed_one_stays_though_nothing_on_disk_says_which_it_is(bench: Bench) -> None:
+    """The withdrawn one is the older, and takes its time to leave the queue; the ledger's entry is damaged."""
+    bench.standin.faults.add(Fault(path="*/condor-submit/taskforces/*", status=400, count=1))
+    uuid = bench.order()
+    async with bench.tms():
+        await until(confirmed(bench, uuid))
+    assert bench.taskforce(uuid).cluster_id == 2
+    bench.schedd.clusters[1].is_queued = True
+    (bench.settings.state_dir / "ledger" / f"{uuid}.json").write_text("{")
+    async with bench.tms() as ctx:
+        await until(lambda: not (entry := ctx.ledger.read_now(uuid)) or entry.confirmed_at is not None)
     assert [cluster.cluster_id for cluster in bench.schedd.queued] == [2]

@@ -2,6 +2,7 @@
 
 import errno
 import gc
+import json
 import math
 import os
 import threading
@@ -383,6 +384,20 @@ async def test_a_crash_between_removal_and_its_confirmation(bench: Bench, entry:
     assert noted is not None
     assert not noted.has_open_stop
     assert not noted.is_unsettled
+
+
+async def test_what_is_no_uuid_becomes_no_file(bench: Bench) -> None:
+    async with bench.tms():
+        uuid = await started(bench)
+        bench.stop(uuid)
+        order = bench.standin.state.taskforce_document(uuid) | {"taskforce_uuid": "../../escaped"}
+        for path in ("*/pending-stopper/taskforces", "*/taskforces/*escaped*"):
+            bench.standin.faults.add(Fault(path=path, method="GET", count=1, answer=json.dumps(order)))
+        with capture_logs() as logs:
+            await completed(bench, uuid)
+    (refused,) = [each for each in logs if each["event"] == "stop order failed"]
+    assert "taskforce_uuid: '../../escaped' is not letters" in refused["reason"]
+    assert not list(bench.settings.job_dir.rglob("escaped*"))
 
 
 async def test_an_interrupted_stop_that_cannot_go_on_holds_up_no_other(bench: Bench) -> None:

@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -128,6 +129,25 @@ async def test_nobody_is_stuck_who_waits_for_a_silent_schedd(
         await trio.sleep(5 * ALLOWED)
         assert world.ctx.pulse.names() >= {"starts", "stops", "audit", "housekeeping", "report", "watch"}
     assert len(unreachable) > 20
+
+
+async def test_an_input_file_that_hangs_whoever_looks_at_it_is_its_orders_own_trouble(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of six attempts leaves a thread that hangs; nobody is stuck, and other orders are carried out."""
+    file_server = threading.Event()
+    monkeypatch.setattr("ewms.tms.inspection.check_input_files", lambda *_: file_server.wait())
+    try:
+        async with open_world(tmp_path) as world:
+            hanging = [world.bench.order(priority=99, input_files=["/gone/data"]) for _ in range(2)]
+            good = world.bench.order(priority=1)
+            await world.until(lambda: bool(world.bench.taskforce(good).compound_statuses), 2 * ALLOWED)
+    finally:
+        file_server.set()
+    for uuid in hanging:
+        failures = [each.context for each in world.bench.taskforce(uuid).phase_change_log if not each.was_successful]
+        assert len(failures) == 3
+        assert all("input_files: the file system of one of them does not answer within 30 s" in each for each in failures)
 
 
 async def test_nobody_is_stuck_whose_interval_is_long(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:

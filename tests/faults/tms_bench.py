@@ -1,6 +1,6 @@
 """A whole TMS against the WMS stand-in over HTTP and a schedd in memory; a run can be ended and begun again."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -40,7 +40,9 @@ class Bench:
     schedd: FakeSchedd
     settings: Settings
 
-    def order(self, *, n_workers: int = 2, priority: int = 50, **worker_config: Any) -> str:
+    def order(
+        self, *, n_workers: int = 2, priority: int = 50, input_files: Sequence[str] = (), **worker_config: Any
+    ) -> str:
         """A user's request, launched: the UUID of its taskforce."""
         task = {
             "cluster_locations": ["here"],
@@ -49,7 +51,7 @@ class Bench:
             "task_image": "/images/task:1",
             "task_args": "",
             "n_workers": n_workers,
-            "pilot_config": PILOT,
+            "pilot_config": PILOT | {"input_files": list(input_files)},
             "worker_config": WORKER | worker_config,
         }
         request = {"public_queue_aliases": ["in", "out"], "tasks": [task], "priority": priority}

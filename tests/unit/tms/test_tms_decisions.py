@@ -66,10 +66,11 @@ def test_history_is_read_only_where_it_can_know_more() -> None:
     assert not must_look_back(None, ordered_at=5000.0, ledger_created_at=1000.0)
 
 
-def test_of_several_clusters_the_oldest_stays() -> None:
+def test_of_several_clusters_the_confirmed_one_or_else_the_oldest_stays() -> None:
     old, new = Cluster(7, "", 1), Cluster(9, "", 1)
-    assert choose([new, old]) == (old, (new,))
-    assert choose([]) == (None, ())
+    assert choose([new, old], None) == choose([new, old], 8) == (old, (new,))
+    assert choose([old, new], 9) == (new, (old,))
+    assert choose([], 9) == (None, ())
 
 
 def test_a_cluster_that_was_found_is_completed_from_the_intent() -> None:
