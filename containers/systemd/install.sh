@@ -107,7 +107,8 @@ for row in "${files[@]}"; do
         echo "$place/$name written"
     fi
 done
-if [ -n "$owner" ] && [ "$owner" != ewms ]; then
+# ewms, too: it may have been somebody else before.
+if [ -n "$owner" ]; then
     install -d -- "$units/$unit.service.d"
     printf '[Service]\nUser=%s\n' "$owner" > "$units/$unit.service.d/20-owner.conf"
 fi

@@ -10,12 +10,10 @@ import trio
 from ewms import logs
 from ewms.groups import told_as
 from ewms.settings import SettingsError, warn_of_deprecated
-from ewms.tms.errors import SetupError
+from ewms.tms.errors import SettingWrong, SetupError
 from ewms.tms.settings import Settings, read, without_effect
 
 log = structlog.stdlib.get_logger(__name__)
-
-_EXIT_SETTINGS = 2
 
 
 @click.command()
@@ -23,6 +21,12 @@ def tms() -> None:
     """Run the Task Management Service on an access point.
 
     All settings are environment variables; `ewms check tms` says what is missing.
+
+    \b
+    Exit status:
+      0   it was told to stop, and did
+      1   something that it needs is not there now, or it failed: the next start may go well
+      2   a setting is missing or wrong: no restart mends that
 
     \b
     Examples:
@@ -36,7 +40,7 @@ def tms() -> None:
         log.warning("this variable does nothing", note=text)
     from ewms.tms.service import main
 
-    with told_as(SetupError, lambda errors: click.ClickException("; ".join(map(str, errors)))):
+    with told_as(SetupError, _end):
         trio.run(main, settings)
 
 
@@ -65,7 +69,7 @@ def check() -> None:
     except SettingsError as error:
         wrong = [Finding("settings", "failed", problem) for problem in error.problems]
         click.echo("\n".join([*map(line, wrong), summary(wrong)]))
-        sys.exit(_EXIT_SETTINGS)
+        sys.exit(SettingWrong.exit_status)
     logs.configure("CRITICAL", "CRITICAL")
     old = list(check_names(os.environ))
     for finding in old:
@@ -82,4 +86,10 @@ def _settings_or_exit() -> Settings:
     except SettingsError as error:
         for problem in error.problems:
             click.echo(problem, err=True)
-        sys.exit(_EXIT_SETTINGS)
+        sys.exit(SettingWrong.exit_status)
+
+
+def _end(reasons: list[SetupError]) -> SystemExit:
+    """Say why it cannot run here; the most hopeless reason is the exit status."""
+    click.echo(f"Error: {'; '.join(map(str, reasons))}", err=True)
+    return SystemExit(max(reason.exit_status for reason in reasons))

@@ -1,5 +1,7 @@
 """The TMS's own errors."""
 
+from typing import ClassVar
+
 
 class TmsError(Exception):
     """Something that the TMS expects can go wrong."""
@@ -10,7 +12,16 @@ class OrderRefused(TmsError):
 
 
 class SetupError(TmsError):
-    """The TMS cannot run here; its text says what to do."""
+    """The TMS cannot run here now; its text says what to do."""
+
+    exit_status: ClassVar[int] = 1
+    """How `ewms tms` ends: 1 for what may come back by itself, such as a mount."""
+
+
+class SettingWrong(SetupError):
+    """It cannot run here before somebody changes a setting: no restart mends that."""
+
+    exit_status: ClassVar[int] = 2
 
 
 class LedgerDamaged(TmsError):

@@ -22,7 +22,7 @@ from ewms.tms.condor.schedd import open_schedd
 from ewms.tms.context import Context
 from ewms.tms.dryrun import run_dry
 from ewms.tms.envfile import parse_pilot_variables
-from ewms.tms.errors import SetupError
+from ewms.tms.errors import SettingWrong, SetupError
 from ewms.tms.exclusions import load as load_exclusions
 from ewms.tms.housekeeping import run_housekeeping
 from ewms.tms.inside import Inside, run_outside
@@ -50,7 +50,7 @@ async def main(settings: Settings, *, task_status: trio.TaskStatus[None] = trio.
     """Run the TMS until SIGTERM or SIGINT; started means: alone in its job directory, and HTCondor's bindings answer.
 
     Raises:
-        SetupError: it cannot run here; the text says what to do.
+        SetupError: it cannot run here; the text says what to do. A `SettingWrong` where no restart mends it.
     """
     _tell_dropped_variables(settings)
     inside = Inside(pulse=Pulse(settings.stuck_time + settings.schedd_timeout))
@@ -73,7 +73,7 @@ async def _serve(settings: Settings, inside: Inside, site_file: SiteFile, task_s
         await _serve_dry(settings, site_file, task_status)
         return
     if reason := refused(settings, os.geteuid()):
-        raise SetupError(reason)
+        raise SettingWrong(reason)
     async with AsyncExitStack() as stack:
         try:
             descriptor = await stack.enter_async_context(hold_lock(settings.state_dir / "lock"))
@@ -211,7 +211,7 @@ async def _meet_schedd(schedd: Schedd, settings: Settings) -> str:
             await schedd.parse(settings.base_requirements)
             name = settings.schedd_name or await schedd.param("FULL_HOSTNAME")
         except CondorRefused as refusal:
-            raise SetupError(f"TMS_BASE_REQUIREMENTS: HTCondor cannot parse it: {refusal}") from refusal
+            raise SettingWrong(f"TMS_BASE_REQUIREMENTS: HTCondor cannot parse it: {refusal}") from refusal
         except CondorBroken as failure:
             raise SetupError(
                 f"HTCondor's bindings cannot be used here: {failure}; is htcondor installed for this Python?"
@@ -222,7 +222,7 @@ async def _meet_schedd(schedd: Schedd, settings: Settings) -> str:
             await trio.sleep(delay)
         else:
             if not name:
-                raise SetupError("TMS_SCHEDD_NAME: is needed here, HTCondor has no FULL_HOSTNAME")
+                raise SettingWrong("TMS_SCHEDD_NAME: is needed here, HTCondor has no FULL_HOSTNAME")
             return name
 
 

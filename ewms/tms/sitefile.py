@@ -18,7 +18,7 @@ import attrs
 import structlog
 import trio
 
-from ewms.tms.errors import OrderRefused, SetupError
+from ewms.tms.errors import OrderRefused, SettingWrong, SetupError
 from ewms.tms.submit_language import checked
 
 log = structlog.stdlib.get_logger(__name__)
@@ -36,6 +36,10 @@ class SiteFileError(Exception):
     def __init__(self, problems: Iterable[str]) -> None:
         self.problems = tuple(problems)
         super().__init__("; ".join(self.problems))
+
+
+class SiteFileUnread(SiteFileError):
+    """The file cannot be opened or read, which may pass."""
 
 
 def parse(text: str) -> tuple[Avoided, ...]:
@@ -77,7 +81,7 @@ def read(path: Path) -> tuple[Avoided, ...]:
             raise SiteFileError([f"is larger than {_MAX_BYTES} bytes"])
         return parse(content.decode())
     except OSError as error:
-        raise SiteFileError([error.strerror or str(error)]) from error
+        raise SiteFileUnread([error.strerror or str(error)]) from error
     except UnicodeDecodeError as error:
         raise SiteFileError([f"is not UTF-8: {error.reason} at byte {error.start}"]) from error
 
@@ -90,13 +94,14 @@ class SiteFile:
     avoided: tuple[Avoided, ...] = ()
 
     async def load(self) -> None:
-        """Read it at the start; raises `SetupError`."""
+        """Read it at the start; raises `SetupError`, as `SettingWrong` where it says something wrong."""
         if self.path is None:
             return
         try:
             self.avoided = await trio.to_thread.run_sync(read, self.path)
         except SiteFileError as error:
-            raise SetupError(f"TMS_EXCLUDED_SITES_FILE: {self.path}: {error}") from error
+            kind = SetupError if isinstance(error, SiteFileUnread) else SettingWrong
+            raise kind(f"TMS_EXCLUDED_SITES_FILE: {self.path}: {error}") from error
         log.info("excluded sites read", file=str(self.path), sites=len(self.avoided))
 
     async def reload(self) -> None:

@@ -19,7 +19,7 @@ from ewms.testing.fakeschedd import FakeSchedd
 from ewms.testing.schedd import EmbeddedSchedd, open_embedded_schedd
 from ewms.testing.wms import open_standin
 from ewms.tms.condor.schedd import open_schedd
-from ewms.tms.errors import SetupError
+from ewms.tms.errors import SettingWrong, SetupError
 from ewms.tms.service import main
 from ewms.tms.settings import read
 from ewms.wms.models import Phase
@@ -155,7 +155,7 @@ async def test_each_line_about_a_start_or_a_stop_names_its_workflow_in_json_logs
 async def test_a_bad_base_requirement_ends_the_start_with_one_clear_line(ground: Ground, tmp_path: Path) -> None:
     async with process(ground, tmp_path / "tms.log", TMS_BASE_REQUIREMENTS="(((") as running:
         with trio.fail_after(60):
-            assert await running.wait() == 1
+            assert await running.wait() == 2
     assert "Error: TMS_BASE_REQUIREMENTS: HTCondor cannot parse it" in (tmp_path / "tms.log").read_text()
 
 
@@ -242,10 +242,19 @@ async def test_a_file_of_excluded_sites_that_is_not_there_ends_the_start(ground:
     assert "No such file" in text
 
 
+async def test_a_wrong_line_in_it_is_told_by_the_exit_status(ground: Ground, tmp_path: Path) -> None:
+    sites = tmp_path / "sites"
+    sites.write_text("nonsense\n")
+    async with process(ground, tmp_path / "tms.log", TMS_EXCLUDED_SITES_FILE=str(sites)) as running:
+        with trio.fail_after(60):
+            assert await running.wait() == 2
+    assert (tmp_path / "tms.log").read_text().splitlines()[-1].startswith("Error: TMS_EXCLUDED_SITES_FILE:")
+
+
 async def test_root_is_told_before_any_order_has_failed(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 0)
     on_a_real_schedd = {name: text for name, text in ground.environ.items() if name != "TMS_SCHEDD_HELPER"}
-    with pytest.RaisesGroup(pytest.RaisesExc(SetupError, match="no jobs of root"), flatten_subgroups=True):
+    with pytest.RaisesGroup(pytest.RaisesExc(SettingWrong, match="no jobs of root"), flatten_subgroups=True):
         await main(read(on_a_real_schedd))
 
 

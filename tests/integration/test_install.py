@@ -88,6 +88,9 @@ async def test_an_owner_that_there_is_not_yet_is_made(booted: Booted) -> None:
     assert await booted.property("ewms-tms@dev.service", "User") == "tmsowner"
     assert await root(f"stat -c %G {HOME}/dev") == "tmsowner\n"
     assert await booted.property("ewms-tms@prod.service", "User") == "ewms"
+    await root(f"{INSTALL} --owner ewms dev")
+    assert await booted.property("ewms-tms@dev.service", "User") == "ewms"
+    assert await root(f"stat -c %G {HOME}/dev") == "ewms\n"
     await root(f"{INSTALL} --owner root dev2", status=2)
 
 

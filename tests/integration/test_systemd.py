@@ -1,7 +1,10 @@
 """A TMS without an image: an instance under a real systemd beside a real HTCondor. (test_rollout has it from one.)"""
 
 import os
+import re
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.pool
 
+GUIDE = (Path(__file__).parents[2] / "docs" / "operators.md").read_text()
+
 # What a release is without an image, in short: a directory with bin/ewms. (A real one is a virtual environment.)
 EWMS = '#!/bin/sh\nexec /usr/bin/python3 -m ewms "$@"\n'
 
@@ -32,17 +37,10 @@ async def instance(pool: "Pool", work_dir: Path) -> AsyncIterator[Instance]:
 
 async def test_it_is_active_once_it_is_ready_and_stops_without_removing_anything(instance: Instance) -> None:
     booted, unit = instance.booted, instance.unit
-    lock = instance.ground.job_dir / ".tms" / "lock"
-    await booted.inside.run(["mkdir", "-p", str(lock.parent)])
-    async with trio.open_nursery() as another_tms:
-        another_tms.start_soon(
-            trio.run_process, booted.inside.command(["flock", "--no-fork", str(lock), "sleep", "1000"])
-        )
-        await instance.until(lambda: _is_locked(instance, lock), "locked")
+    async with _another_tms(instance, instance.ground.job_dir):
         await booted.systemctl("start", "--no-block", unit)
         await instance.says("waiting: another TMS")
         assert await instance.state() == "activating"
-        another_tms.cancel_scope.cancel()
     await instance.until_is("active")
     workflow = await instance.submitted()
     await instance.until(lambda: _status_has(instance, 'Status: "taskforces: 1 open; jobs: 1 '), "in the status line")
@@ -92,12 +90,28 @@ async def test_a_change_of_the_envfile_restarts_it(instance: Instance) -> None:
     await instance.until_is_another_than(pid)
     await instance.says("release 2")
     await booted.systemctl("stop", unit)
-    await instance.configure(TMS_LOG_FORMAT="text")
-    await instance.until(lambda: _restarter_ran(instance), "told of the change")
-    assert await instance.state() == "inactive"  # and is left alone
+    for _ in range(6):  # one more than systemd lets a service start in ten seconds
+        ran = await _restarter_ran(instance)
+        await booted.inside.run(["touch", f"{instance.directory}/envfile"], user="root")
+        await instance.until(partial(_restarter_ran_again, instance, ran), "told of the change")
+        assert await instance.state() == "inactive"  # and is left alone
     await booted.systemctl("start", unit)
     await instance.ended(workflow)
     assert len(await instance.clusters(workflow)) == 1
+
+
+async def test_a_change_while_a_restart_is_under_way_is_not_lost(instance: Instance) -> None:
+    envfile, elsewhere = f"{instance.directory}/envfile", instance.ground.job_dir / "elsewhere"
+    good = await instance.shell(f"cat {envfile}")
+    await instance.booted.systemctl("start", instance.unit, "ewms-tms@dev.path")
+    pid = await instance.main_pid()
+    async with _another_tms(instance, elsewhere):
+        # No `configure`: when systemd reads its units again, it looks at the file again, too.
+        await instance.write(envfile, good + f'JOB_EVENT_LOG_DIR="{elsewhere}"\n', "0600")
+        await instance.says("waiting: another TMS")
+        assert await instance.state() == "activating"
+        await instance.write(envfile, good, "0600")
+        await instance.until_is_another_than(pid)
 
 
 async def test_one_that_cannot_run_is_left_down(instance: Instance) -> None:
@@ -106,13 +120,30 @@ async def test_one_that_cannot_run_is_left_down(instance: Instance) -> None:
     assert await instance.state() == "failed"
     assert await instance.booted.property(instance.unit, "NRestarts") == "0"  # no restart mends a setting
     await instance.says("EWMS_ADDRESS: ")
+    await instance.configure(TMS_BASE_REQUIREMENTS="(((")
+    await instance.booted.systemctl("start", instance.unit, check=False)
+    assert await instance.state() == "failed"
+    assert await instance.booted.property(instance.unit, "NRestarts") == "0"
+    await instance.says("TMS_BASE_REQUIREMENTS: HTCondor cannot parse it")
     limit = "[Unit]\nStartLimitBurst=2\n[Service]\nRestartSec=0.1\n"
-    await instance.configure(limit, TMS_BASE_REQUIREMENTS="(((")
+    await instance.configure(limit, TMS_EXCLUDED_SITES_FILE="/not/mounted/sites")
     await instance.booted.systemctl("reset-failed", instance.unit)
     await instance.booted.systemctl("start", "--no-block", instance.unit)
     await instance.until_is("failed")
     await instance.says("Start request repeated too quickly")
-    await instance.says("TMS_BASE_REQUIREMENTS: HTCondor cannot parse it")
+    await instance.says("TMS_EXCLUDED_SITES_FILE: /not/mounted/sites: No such file")
+
+
+async def test_its_log_goes_to_a_file_where_a_drop_in_says_so(instance: Instance) -> None:
+    section = GUIDE.partition("### Its log in a file\n")[2]
+    found = re.search(r"^```\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    assert found is not None
+    await instance.configure(found[1].replace("tms-prod", "tms-dev"), EWMS_ADDRESS="nonsense")
+    await instance.booted.systemctl("start", instance.unit, check=False)
+    said = await instance.shell("stat -c %U /var/log/ewms-tms-dev.log && cat /var/log/ewms-tms-dev.log")
+    assert said.startswith("root\n")
+    assert "\nEWMS_ADDRESS: " in said, "what it says on stderr"
+    assert "EWMS_ADDRESS: " not in await instance.booted.journal(instance.unit)
 
 
 async def test_nothing_of_systemd_is_left(pool: "Pool") -> None:
@@ -124,8 +155,26 @@ async def test_nothing_of_systemd_is_left(pool: "Pool") -> None:
     assert not _own_cgroups()
 
 
-async def _restarter_ran(instance: Instance) -> bool:
-    return (await instance.booted.journal("ewms-tms-restart@dev.service")).count("Finished") == 3
+@asynccontextmanager
+async def _another_tms(instance: Instance, job_dir: Path) -> AsyncIterator[None]:
+    """What a TMS holds there, as long as this runs."""
+    inside, lock = instance.booted.inside, job_dir / ".tms" / "lock"
+    await inside.run(["mkdir", "-p", str(lock.parent)])
+    async with trio.open_nursery() as nursery:
+        holding = inside.command(["flock", "--no-fork", str(lock), "sleep", "1000"])
+        nursery.start_soon(trio.run_process, holding)  # noqa: ASYNC113  it is waited for below
+        await instance.until(lambda: _is_locked(instance, lock), "locked")
+        yield
+        nursery.cancel_scope.cancel()
+
+
+async def _restarter_ran(instance: Instance) -> int:
+    """How often."""
+    return (await instance.booted.journal("ewms-tms-restart@dev.service")).count("Finished")
+
+
+async def _restarter_ran_again(instance: Instance, before: int) -> bool:
+    return await _restarter_ran(instance) > before
 
 
 async def _status_has(instance: Instance, text: str) -> bool:

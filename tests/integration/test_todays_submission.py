@@ -50,5 +50,6 @@ async def test_todays_submission_runs_our_pilot(pool: "Pool") -> None:
     }
     assert said["damaged"] == 0
     assert b"\n028 (" in log.read_bytes(), "today's TMS asks for job ads in the log"
-    for path in [*directory.glob("*.output"), *directory.glob("*.error")]:
+    outputs = [directory / f"{worker}.{name}" for worker in range(4) for name in ("output", "error")]
+    for path in outputs:
         assert pool.broker_token.reveal().encode() not in path.read_bytes(), path

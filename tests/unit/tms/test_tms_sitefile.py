@@ -6,7 +6,7 @@ import pytest
 import trio
 from structlog.testing import capture_logs
 
-from ewms.tms.errors import SetupError
+from ewms.tms.errors import SettingWrong
 from ewms.tms.sitefile import SiteFile, SiteFileError, parse, read, reload_on_hangup
 
 
@@ -53,7 +53,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
 async def test_a_bad_file_stops_the_start_and_says_why(tmp_path: Path) -> None:
     path = tmp_path / "sites"
     path.write_text("nonsense\n")
-    with pytest.raises(SetupError, match=r"TMS_EXCLUDED_SITES_FILE: .*/sites: line 1: 'nonsense' is not ATTRIBUTE"):
+    with pytest.raises(SettingWrong, match=r"TMS_EXCLUDED_SITES_FILE: .*/sites: line 1: 'nonsense' is not ATTRIBUTE"):
         await SiteFile(path).load()
 
 
