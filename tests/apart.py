@@ -22,12 +22,17 @@ def command(argv: Sequence[str]) -> list[str]:
     return [*_UNSHARE, "--", sys.executable, __file__, *argv]
 
 
+def is_apart() -> bool:
+    """Whether this process was started so: all processes that it sees are its own run's."""
+    return _INSIDE in os.environ
+
+
 def go_apart(module: str) -> None:
     """Start this command, which is `python -m MODULE`, once more and apart, in this process's place.
 
     Comes back where it is apart already, and for others than root, who have no namespaces.
     """
-    if os.geteuid() == 0 and _INSIDE not in os.environ:
+    if os.geteuid() == 0 and not is_apart():
         line = command([sys.executable, "-m", module, *sys.argv[1:]])
         os.execvpe(line[0], line, {**os.environ, _INSIDE: "1"})
 

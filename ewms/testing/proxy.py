@@ -45,6 +45,11 @@ class Proxy:
         self._flowing = trio.Event()
         self._flowing.set()
 
+    @property
+    def open_connections(self) -> int:
+        """How many it forwards now."""
+        return len(self._open)
+
     def stall(self) -> None:
         """Keep connections open, but forward nothing, in either direction."""
         self._flowing = trio.Event()

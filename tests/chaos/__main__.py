@@ -12,9 +12,11 @@ Examples:
 import argparse
 import os
 import random
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import trio
 
@@ -29,8 +31,24 @@ from tests.chaos.schedule import Timed, closed_up, dump, parse, plan, shrunk
 from tests.chaos.table import Result
 from tests.worked import in_new_directory
 
-_LONGEST_GAP_S = 5.0
+_LONGEST_GAP_S: Final = 5.0
 """In a schedule out of which faults were taken."""
+
+
+_SHRINKING_MIN: Final = 12.0
+"""So long a failed run may look for a shorter schedule, unless it is told otherwise."""
+_AROUND_MIN: Final = 2.0
+"""What a run takes beside its faults."""
+
+
+def reruns(minutes: float) -> int:
+    """How many runs with so many minutes of faults fit."""
+    return int(_SHRINKING_MIN / (minutes + _AROUND_MIN))
+
+
+def again(words: Sequence[str], seed: int | None) -> str:
+    """The command that plays the same once more; `seed` where that came by chance."""
+    return shlex.join(["nox", "-s", "chaos", "--", *words, *([] if seed is None else ["--seed", str(seed)])])
 
 
 def say(text: str) -> None:
@@ -49,7 +67,12 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--only", action="append", default=[], metavar="KIND", help="only these faults")
     parser.add_argument("--soak", action="store_true", help="no faults that end the TMS, and some pilots are spared")
     parser.add_argument("--replay", type=Path, metavar="FILE", help="play this schedule, not one from a seed")
-    parser.add_argument("--shrink", type=int, default=0, metavar="N", help="after a failure, look for a shorter one")
+    parser.add_argument(
+        "--shrink",
+        type=int,
+        metavar="N",
+        help="after a failure, look for a shorter one in N further runs (as many as fit into 12 minutes)",
+    )
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the result there, as JSON")
     parser.add_argument("--keep", action="store_true", help="keep all logs")
     parser.add_argument(
@@ -65,6 +88,7 @@ class Chaos:
         self._options = options
         self._work_dir = work_dir
         self._seed = random.randrange(1 << 16) if options.seed is None else options.seed
+        self._reruns = reruns(options.minutes) if options.shrink is None else options.shrink
         self._runs = 0
 
     async def main(self) -> int:
@@ -76,8 +100,10 @@ class Chaos:
             self._options.out.write_text(table.dump(result))
         if not result.problems:
             return 0
-        print(f"seed {self._seed}: nox -s chaos -- --ground {self._options.ground} --seed {self._seed}")
-        if self._options.shrink:
+        is_told = self._options.seed is not None or self._options.replay is not None
+        print(f"again: {again(sys.argv[1:], None if is_told else self._seed)}")
+        print(f"its schedule: {self._work_dir}/run-1/schedule.jsonl, for --replay")
+        if self._reruns:
             await self._shrink(played)
         return 1
 
@@ -87,7 +113,7 @@ class Chaos:
             _, result = await self._run(closed_up(part, _LONGEST_GAP_S))
             return bool(result.problems)
 
-        shortest = closed_up(await shrunk(played, fails, self._options.shrink), _LONGEST_GAP_S)
+        shortest = closed_up(await shrunk(played, fails, self._reruns), _LONGEST_GAP_S)
         path = self._work_dir / "shortest.jsonl"
         path.write_text(dump(shortest))
         print(f"the shortest schedule found that fails has {len(shortest)} faults:\n{dump(shortest)}")

@@ -8,7 +8,7 @@ import trio
 
 from tests.chaos.kinds import Act
 from tests.chaos.schedule import Timed
-from tests.chaos.system import System
+from tests.chaos.system import NotDone, System
 
 _NOTED_S: Final = 10.0
 """RabbitMQ writes the list of its quorum queues some seconds late: after a kill -9 before that a new queue comes back
@@ -25,10 +25,10 @@ def restart(how: str) -> Act:
         async with system.feeding:
             if how == "kill":
                 await trio.sleep_until(system.newest_queue + _NOTED_S)
-            system.all_interrupted()
-            await (broker.stop() if how == "stop" else broker.kill())
-            yield
-            await broker.start()
+            with system.interrupting():
+                await (broker.stop() if how == "stop" else broker.kill())
+                yield
+                await broker.start()
 
     return act
 
@@ -41,9 +41,10 @@ def close_connections(limit: int | None) -> Act:
         broker = system.place.broker
         assert broker is not None
         words = [] if limit is None else ["--limit", str(limit)]
+        _need_pilots(system)
         async with system.feeding:
-            system.all_interrupted()
-            await broker.ctl("close_all_connections", *words, "closed by an operator")
+            with system.interrupting(at_most=limit):
+                await broker.ctl("close_all_connections", *words, "closed by an operator")
         yield
 
     return act
@@ -56,12 +57,18 @@ def close_channels(*, one: bool) -> Act:
     async def act(system: System, fault: Timed) -> AsyncIterator[None]:
         broker = system.place.broker
         assert broker is not None
+        _need_pilots(system)
         async with system.feeding:
-            system.all_interrupted()
-            await broker.ctl("eval", _close_channels(fault.draw if one else None))
+            with system.interrupting(at_most=1 if one else None):
+                await broker.ctl("eval", _close_channels(fault.draw if one else None))
         yield
 
     return act
+
+
+def _need_pilots(system: System) -> None:
+    if not system.pilots(system.jobs):
+        raise NotDone("nobody was connected to the broker")
 
 
 def _close_channels(draw: int | None) -> str:
@@ -79,7 +86,7 @@ async def full_queue(system: System, fault: Timed) -> AsyncIterator[None]:
     job = system.base[fault.draw % len(system.base)]
     policy = '{"max-length": 1, "overflow": "reject-publish"}'
     pattern = f"^{job.workflow.queue_out}$"
-    system.interruptions += len(system.pilots([job]))
-    await broker.ctl("set_policy", "full", pattern, policy, "--apply-to", "quorum_queues")
-    yield
-    await broker.ctl("clear_policy", "full")
+    with system.interrupting([job]):
+        await broker.ctl("set_policy", "full", pattern, policy, "--apply-to", "quorum_queues")
+        yield
+        await broker.ctl("clear_policy", "full")

@@ -10,7 +10,7 @@ from typing import Final
 from ewms.contract import DAY_LOG_SUFFIX
 from ewms.testing.hanging import hanging_file
 from tests.chaos.schedule import Timed
-from tests.chaos.system import System
+from tests.chaos.system import NotDone, System
 
 _FILLER: Final = "filler"
 _STUCK: Final = f"2020-01-01{DAY_LOG_SUFFIX}"
@@ -22,44 +22,44 @@ _PIECE: Final = bytes(1 << 16)
 async def full_disk(system: System, fault: Timed) -> AsyncIterator[None]:
     """Not a byte is left where the job event logs and the TMS's own state are."""
     filler = _job_dir(system) / _FILLER
-    system.logs_harmed = system.tms.excuse = True
-    try:
-        with suppress(OSError), filler.open("wb", buffering=0) as file:
-            while True:
-                file.write(_PIECE)
-        yield
-    finally:
-        filler.unlink(missing_ok=True)
-        system.tms.excuse = False
+    with system.harming_log():
+        system.tms.excuse = True
+        try:
+            with suppress(OSError), filler.open("wb", buffering=0) as file:
+                while True:
+                    file.write(_PIECE)
+            yield
+        finally:
+            filler.unlink(missing_ok=True)
+            system.tms.excuse = False
 
 
 @asynccontextmanager
 async def read_only(system: System, fault: Timed) -> AsyncIterator[None]:
     """Nothing can be written there any more, but what is open already."""
     path = str(system.place.ground.job_dir)
-    system.logs_harmed = system.tms.excuse = True
-    await system.place.as_root(["mount", "--bind", path, path])
-    await system.place.as_root(["mount", "-o", "remount,bind,ro", path])
-    yield
-    await system.place.as_root(["umount", "--lazy", path])
-    system.tms.excuse = False
+    with system.harming_log():
+        system.tms.excuse = True
+        await system.place.as_root(["mount", "--bind", path, path])
+        await system.place.as_root(["mount", "-o", "remount,bind,ro", path])
+        yield
+        await system.place.as_root(["umount", "--lazy", path])
+        system.tms.excuse = False
 
 
 @asynccontextmanager
 async def torn_log(system: System, fault: Timed) -> AsyncIterator[None]:
-    """The beginning of an event that never came to its end stands in the log."""
-    if log := _log(system):
-        system.logs_harmed = True
-        with log.open("ab") as file:
-            file.write(_TORN)
+    """The beginning of an event that never came to its end stands in the log; nothing else of it is lost."""
+    with _log(system).open("ab") as file:
+        file.write(_TORN)
     yield
 
 
 @asynccontextmanager
 async def truncated_log(system: System, fault: Timed) -> AsyncIterator[None]:
     """Half of the log is cut off."""
-    if log := _log(system):
-        system.logs_harmed = True
+    log = _log(system)
+    with system.harming_log():
         os.truncate(log, log.stat().st_size // 2)
     yield
 
@@ -67,8 +67,8 @@ async def truncated_log(system: System, fault: Timed) -> AsyncIterator[None]:
 @asynccontextmanager
 async def replaced_log(system: System, fault: Timed) -> AsyncIterator[None]:
     """Another file with the same content has the log's name, as after a restore or a careless editor."""
-    if log := _log(system):
-        system.logs_harmed = True
+    log = _log(system)
+    with system.harming_log():
         copy = log.with_name("copy")
         shutil.copyfile(log, copy)
         owner = log.stat()
@@ -89,10 +89,9 @@ def _job_dir(system: System) -> Path:
     return system.place.seen(system.place.ground.job_dir)
 
 
-def _log(system: System) -> Path | None:
+def _log(system: System) -> Path:
     """The log that was written to last."""
     logs = [path for path in _job_dir(system).glob(f"*{DAY_LOG_SUFFIX}") if path.is_file()]
     if not logs:
-        system.notes["no log"] += 1
-        return None
+        raise NotDone("no log")
     return max(logs, key=lambda path: path.stat().st_mtime)

@@ -2,12 +2,12 @@
 
 import signal
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 from ewms.testing import outside
 from tests.chaos.kinds import Act
 from tests.chaos.schedule import Timed
-from tests.chaos.system import System
+from tests.chaos.system import NotDone, System
 
 # --- pilots ---
 
@@ -19,11 +19,12 @@ def signal_pilot(number: int) -> Act:
     async def act(system: System, fault: Timed) -> AsyncIterator[None]:
         pilots = system.pilots(system.victims)
         if not pilots:
-            system.notes["no pilot"] += 1
-        pids = [pilots[fault.draw % len(pilots)].pid] if pilots else []
-        system.interruptions += len(pids)
-        _send(pids, number)
-        with _stopped_for_a_time(pids, number):
+            raise NotDone("no pilot")
+        job, pilot = pilots[fault.draw % len(pilots)]
+        if not outside.send(pilot.pid, number):
+            raise NotDone("the pilot ended by itself")
+        job.interruptions += 1
+        with _stopped_for_a_time([pilot.pid], number):
             yield
 
     return act
@@ -32,46 +33,46 @@ def signal_pilot(number: int) -> Act:
 @asynccontextmanager
 async def kill_launcher(system: System, fault: Timed) -> AsyncIterator[None]:
     """kill -9 of the process that starts a pilot's tasks."""
-    pilots = {each.pid for each in system.pilots(system.victims)}
-    launchers = [each for each in outside.launchers() if each.parent in pilots]
-    if launchers:
-        system.interruptions += 1
-        outside.send(launchers[fault.draw % len(launchers)].pid, signal.SIGKILL)
-    else:
-        system.notes["no launcher"] += 1
+    jobs = {each.pid: job for job, each in system.pilots(system.victims)}
+    launchers = [each for each in outside.launchers() if each.parent in jobs]
+    if not launchers:
+        raise NotDone("no launcher")
+    launcher = launchers[fault.draw % len(launchers)]
+    if not outside.send(launcher.pid, signal.SIGKILL):
+        raise NotDone("the launcher ended by itself")
+    jobs[launcher.parent].interruptions += 1
     yield
 
 
 @asynccontextmanager
 async def hold(system: System, fault: Timed) -> AsyncIterator[None]:
     """condor_hold of one worker, and its release."""
-    worker = await system.running_worker(fault.draw)
-    if worker is None:
-        yield
-        return
-    system.interruptions += await system.act("hold", worker[1])
+    job, constraint = await system.running_worker(fault.draw)
+    await system.act("hold", constraint)
+    job.interruptions += 1
     yield
-    await system.act("release", worker[1])
+    with suppress(NotDone):  # it is gone meanwhile
+        await system.act("release", constraint)
 
 
 @asynccontextmanager
 async def vacate(system: System, fault: Timed) -> AsyncIterator[None]:
     """condor_vacate_job of one worker."""
-    worker = await system.running_worker(fault.draw)
-    if worker is not None:
-        system.interruptions += await system.act("vacate", worker[1])
+    job, constraint = await system.running_worker(fault.draw)
+    await system.act("vacate", constraint)
+    job.interruptions += 1
     yield
 
 
 @asynccontextmanager
 async def remove(system: System, fault: Timed) -> AsyncIterator[None]:
     """condor_rm of one worker; two of each job are spared, who have to do the work."""
-    worker = await system.running_worker(fault.draw)
-    if worker is None or worker[0].n_workers - worker[0].gone <= 2:
-        system.notes["no worker to spare"] += 1
-    elif await system.act("remove", worker[1]):
-        system.interruptions += 1
-        worker[0].gone += 1
+    job, constraint = await system.running_worker(fault.draw)
+    if job.n_workers - job.gone <= 2:
+        raise NotDone("no worker to spare")
+    await system.act("remove", constraint)
+    job.interruptions += 1
+    job.gone += 1
     yield
 
 
@@ -85,6 +86,8 @@ def signal_tms(number: int, *, tms: bool, helpers: bool) -> Act:
     async def act(system: System, fault: Timed) -> AsyncIterator[None]:
         pids = system.tms.pids
         chosen = pids[0 if tms else 1 : None if helpers else 1]
+        if not chosen:
+            raise NotDone("no TMS" if tms else "no helper")
         system.tms.signal(number, chosen)
         with _stopped_for_a_time(chosen, number):
             yield
@@ -111,9 +114,9 @@ def restart_daemon(name: str) -> Act:
 
     @asynccontextmanager
     async def act(system: System, fault: Timed) -> AsyncIterator[None]:
-        system.all_interrupted()
-        await system.place.as_root(["condor_restart", f"-{name}"])
-        yield
+        with system.interrupting():
+            await system.place.as_root(["condor_restart", f"-{name}"])
+            yield
 
     return act
 
@@ -128,11 +131,11 @@ def signal_daemons(program: str, number: int, *, one: bool = False) -> Act:
         found = [each.pid for each in outside.processes() if each.pid in ours and name in each.command_line[:200]]
         chosen = found[fault.draw % len(found) :][:1] if one and found else found
         if not chosen:
-            system.notes[f"no {program}"] += 1
-        system.all_interrupted()
-        _send(chosen, number)
-        with _stopped_for_a_time(chosen, number):
-            yield
+            raise NotDone("no such daemon")
+        with system.interrupting():
+            _send(chosen, number)
+            with _stopped_for_a_time(chosen, number):
+                yield
 
     return act
 

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from ewms.testing.proxy import Proxy
 from tests.chaos.kinds import Act
 from tests.chaos.schedule import Timed
-from tests.chaos.system import System
+from tests.chaos.system import NotDone, System
 
 
 def to_broker(what: str, value: float = 0.0) -> Act:
@@ -15,9 +15,9 @@ def to_broker(what: str, value: float = 0.0) -> Act:
     @asynccontextmanager
     async def act(system: System, fault: Timed) -> AsyncIterator[None]:
         assert system.broker_proxy is not None
-        system.all_interrupted()
-        async with _done(system.broker_proxy, what, value):
-            yield
+        with system.interrupting():
+            async with _done(system.broker_proxy, what, value):
+                yield
 
     return act
 
@@ -42,6 +42,8 @@ async def _done(proxy: Proxy, what: str, value: float = 0.0) -> AsyncIterator[No
         case "sever":
             proxy.sever()
         case "reset":
+            if not proxy.open_connections:
+                raise NotDone("no connection to reset")
             proxy.reset()
         case "refuse":
             proxy.refusing = True

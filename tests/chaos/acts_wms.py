@@ -9,7 +9,7 @@ import trio
 
 from tests.chaos.kinds import Act
 from tests.chaos.schedule import Timed
-from tests.chaos.system import System
+from tests.chaos.system import NotDone, System
 
 _TMS_PATHS: Final = ("/v1/tms/*", "/v1/taskforces/*", "/auth/*")
 _STARTS: Final = "/v1/tms/pending-starter/*"
@@ -100,10 +100,9 @@ def _with(order: dict[str, Any], key: str, **changes: object) -> str:
 @asynccontextmanager
 async def start(system: System, fault: Timed) -> AsyncIterator[None]:
     """A user requests another workflow, unless there are some already."""
-    if len([job for job in system.jobs if not job.is_base and not job.is_stopped]) < _MOST_EXTRA:
-        await system.request(n_workers=1, n_events=_EXTRA_EVENTS)
-    else:
-        system.notes["enough workflows"] += 1
+    if len([job for job in system.jobs if not job.is_base and not job.is_stopped]) >= _MOST_EXTRA:
+        raise NotDone("enough workflows")
+    await system.request(n_workers=1, n_events=_EXTRA_EVENTS)
     yield
 
 
@@ -113,7 +112,6 @@ async def stop(system: System, fault: Timed) -> AsyncIterator[None]:
     running = [job for job in system.jobs if not job.is_base and not job.is_stopped]
     job = running[fault.draw % len(running)] if running else await system.request(1, _EXTRA_EVENTS)
     job.is_withdrawn = (await system.user.taskforce(job.workflow))["cluster_id"] is None
-    system.interruptions += len(system.pilots([job]))
     await system.stop(job)
     yield
 
@@ -124,6 +122,6 @@ async def withdraw(system: System, fault: Timed) -> AsyncIterator[None]:
     job = await system.request(n_workers=1, n_events=1)
     await trio.sleep(fault.draw % 20 / 20)
     job.is_stopped = job.is_withdrawn = True
-    system.interruptions += 1
+    job.interruptions += job.n_workers
     await system.user.call("POST", f"/v1/workflows/{job.workflow.workflow_id}/actions/abort", {})
     yield

@@ -1,5 +1,6 @@
 """What must be true whatever happens: judges of what was seen from outside (pure). Each says what is wrong."""
 
+import math
 import re
 import stat
 from collections import Counter, defaultdict
@@ -35,6 +36,8 @@ class Flow:
     """In the incoming queue still, or again."""
     ran_to_its_end: bool
     """It was given the time for all of its events; else it was stopped before."""
+    interruptions: int
+    """How many times one of its pilots was disturbed, between whose publishing and acknowledging there is one event."""
 
     @property
     def lost(self) -> list[str]:
@@ -46,6 +49,12 @@ class Flow:
         """Outputs beyond each event's first, and events that are there to be done again though they have one."""
         done = {output.data for output in self.outputs}
         return len(self.outputs) - len(done) + sum(event in done for event in self.left)
+
+    @property
+    def repeated(self) -> list[str]:
+        """Events with duplicates."""
+        outputs = Counter(output.data for output in self.outputs)
+        return sorted(event for event, times in outputs.items() if times > 1 or event in {*self.left})
 
 
 def judge_flow(flow: Flow) -> list[str]:
@@ -67,15 +76,20 @@ def judge_flow(flow: Flow) -> list[str]:
         problems.append(f"{flow.name}: duplicates that cannot be told by their ids: {_some(several)}")
     if len({output.event_id for output in flow.outputs}) < len(ids):
         problems.append(f"{flow.name}: outputs of different events have one id")
+    if len(flow.repeated) > flow.interruptions:
+        problems.append(
+            f"{flow.name}: {len(flow.repeated)} events have duplicates, but its pilots were interrupted only "
+            f"{flow.interruptions} times: {_some(flow.repeated)}"
+        )
     return problems
 
 
-def judge_duplicates(flows: Iterable[Flow], interruptions: int) -> list[str]:
-    """An event may be done twice only where a pilot was interrupted."""
-    duplicates = sum(flow.duplicates for flow in flows)
-    if duplicates > interruptions:
-        return [f"{duplicates} duplicates, but pilots were interrupted only {interruptions} times"]
-    return []
+@attrs.define
+class Harm:
+    """A time in which log events may have been lost (epoch s)."""
+
+    begin: float
+    end: float = math.inf
 
 
 @attrs.frozen
@@ -90,8 +104,20 @@ class Fate:
     """As the WMS has it."""
     was_withdrawn: bool = False
     """Its workflow was aborted at once; it may have had a cluster or not."""
-    log_was_harmed: bool = False
-    """What the day log said of it may be gone."""
+    harms: Sequence[Harm] = ()
+    """When what the day logs said may have been lost."""
+
+    @property
+    def log_was_harmed(self) -> bool:
+        """It lived in such a time: what the log said of it may be gone. What had ended before is known."""
+        ends = [each["timestamp"] for each in self.document["phase_change_log"] if _is_end(each)]
+        return any(
+            harm.end >= self.document["timestamp"] and harm.begin <= min(ends, default=math.inf) for harm in self.harms
+        )
+
+
+def _is_end(change: Mapping[str, Any]) -> bool:
+    return bool(change["was_successful"]) and change["target_phase"] == Phase.CONDOR_COMPLETE
 
 
 _END: Final = frozenset({Phase.CONDOR_COMPLETE})
@@ -129,6 +155,16 @@ def _judge_statuses(fate: Fate) -> list[str]:
     if jobs != fate.document["n_workers"] and not fate.log_was_harmed:
         return [f"{fate.name}: {fate.document['n_workers']} workers, the last statuses have {jobs}: {dict(statuses)}"]
     return []
+
+
+def judge_listening(name: str, consumers: int | None, pilots: int) -> list[str]:
+    """As many consumers as living pilots: one that does not listen, or that listens after its end, is never seen else.
+
+    `consumers` None: the broker cannot say.
+    """
+    if consumers is None or consumers == pilots:
+        return []
+    return [f"{name}: {pilots} pilots live, its queue has {consumers} consumers"]
 
 
 def judge_orphans(kind: str, before: Iterable[str], after: Iterable[str]) -> list[str]:

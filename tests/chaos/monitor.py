@@ -1,7 +1,7 @@
 """Watches the system from outside while it runs: queues, schedd, processes, the WMS's log."""
 
-from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, NoReturn
 
 import attrs
@@ -9,10 +9,11 @@ import trio
 
 from ewms.testing import outside
 from ewms.tms.condor.base import CondorError
-from tests.chaos.invariants import leaks
+from tests.chaos.depths import Depth
+from tests.chaos.invariants import judge_listening, leaks
 from tests.chaos.kinds import Heals
 from tests.chaos.memory import Sample
-from tests.chaos.system import System
+from tests.chaos.system import Job, System
 from tests.load.sampling import look
 
 RECOVERY_S: Final = 150.0
@@ -39,8 +40,8 @@ class Monitor:
 
     system: System
     secrets: dict[str, bytes]
-    depths: dict[str, int] = attrs.field(factory=dict)
-    """Events that wait in each queue, when the broker was asked last."""
+    depths: dict[str, Depth] = attrs.field(factory=dict)
+    """Each queue, when the broker was asked last."""
     outputs: int = 0
     """That ever were in outgoing queues."""
     taken: int = 0
@@ -93,6 +94,24 @@ class Monitor:
             return trio.current_time() - began
         return None
 
+    def waiting(self, queue: str, unknown: int = 0) -> int:
+        """Events that wait in a queue, as far as it was looked at; else `unknown`."""
+        return self.depths[queue].ready if queue in self.depths else unknown
+
+    async def not_listening(self, jobs: Sequence[Job]) -> list[str]:
+        """Which of these jobs lack pilots, or have other consumers than pilots."""
+        self.depths = {}  # an older answer is none
+        await self.look_at_queues()
+        pilots = Counter(job.uuid for job, _ in await trio.to_thread.run_sync(self.system.pilots, jobs))
+        if not self.depths:
+            return ["the broker does not say who listens"]
+        found = [f"{self.missing} pilots are missing"] if self.missing else []
+        return found + [
+            problem
+            for job in jobs
+            for problem in judge_listening(job.uuid, self.depths[job.workflow.queue_in].consumers, pilots[job.uuid])
+        ]
+
     # --- what is looked at ---
 
     async def look_at_queues(self) -> None:
@@ -101,7 +120,7 @@ class Monitor:
         out, into = [job.workflow.queue_out for job in jobs], [job.workflow.queue_in for job in jobs]
         depths = await self.system.place.depths([*out, *into])
         if depths is not None:
-            self.depths, self.outputs = depths, self.taken + sum(depths[queue] for queue in out)
+            self.depths, self.outputs = depths, self.taken + sum(depths[queue].ready for queue in out)
 
     async def look_at_schedd(self) -> None:
         """Which clusters there are."""
@@ -136,7 +155,7 @@ class Monitor:
     def _sampled(self, at: float) -> list[Sample]:
         tms, *helpers = self.system.tms.pids or [0]
         roles = {tms: TMS, **dict.fromkeys(helpers, "its helpers")}
-        roles |= {each.pid: "pilots" for each in self.system.pilots(self.system.base)}
+        roles |= {each.pid: "pilots" for _, each in self.system.pilots(self.system.base)}
         looks = {pid: look([pid]) for pid in roles}
         return [Sample(round(at, 1), roles[pid], pid, memory, files) for pid, (memory, files) in looks.items() if files]
 

@@ -14,7 +14,7 @@ from ewms.testing.broker import PoolUnavailable, RabbitServer, open_rabbitmq
 from ewms.testing.grounds import Ground, open_embedded_ground, pool_ground
 from ewms.testing.pool import open_pool
 from ewms.testing.queues import MqclientQueues
-from tests.chaos.depths import rabbit_depths
+from tests.chaos.depths import Depth, rabbit_depths
 
 Say = Callable[[str], None]
 SLOTS: Final = 12
@@ -54,11 +54,11 @@ class Place:
     spools: tuple[Path, ...] = ()
     """More places where files may tell too much, as we see them."""
 
-    async def depths(self, queues: Sequence[str]) -> dict[str, int] | None:
-        """How many events wait in each queue; None: the broker does not say."""
+    async def depths(self, queues: Sequence[str]) -> dict[str, Depth] | None:
+        """What each queue holds; None: the broker does not say."""
         if self.broker is None:
             known = await localqueue.counts(Path(self.ground.broker_address))
-            return {queue: known[queue].ready if queue in known else 0 for queue in queues}
+            return {queue: Depth(known[queue].ready if queue in known else 0, None) for queue in queues}
         return await rabbit_depths(self.broker.address, self.broker.token, queues)
 
 

@@ -12,15 +12,24 @@ from typing import Any, Final
 
 import trio
 
-from ewms.contract import ENVFILE_NAME
+from ewms.contract import ENVFILE_NAME, TASK_DATA_DIR
 from ewms.pilot import events
 from ewms.testing import localqueue, outside
+from tests.apart import is_apart
 from tests.chaos.invariants import Output, judge_file
 from tests.chaos.places import Place
-from tests.chaos.system import System
 
 _MAY_HOLD: Final = frozenset({ENVFILE_NAME, "wms.db", "wms.db-journal", "wms.env", "wms.header", "broker.token"})
 """Files that are made to hold secrets."""
+_OURS: Final = (
+    b"ewms.tms.condor.helper",
+    b"ewms/testing/schedd/helper.py",
+    b"/shifted.py\0",  # what the TMS runs in here
+    b"-m\0ewms\0",
+    b"containers/launcher.py",
+    b"/ewms-pilot-data/",
+)
+"""In the command lines of what belongs to a run."""
 _LARGEST: Final = 64 << 20
 _COLLECT_S: Final = 120
 _TRACEBACK: Final = b"Traceback (most recent call last)"
@@ -50,11 +59,31 @@ async def take_outputs(place: Place, queue: str, count: int) -> list[Output]:
     return [Output(data, str(headers.get(events.EVENT_ID))) for data, headers in await take_all(place, queue, count)]
 
 
-def processes(system: System) -> list[str]:
-    """Tasks and pilots of this run, and the pilots' helpers, as text."""
-    found = {each.pid: each for each in (*outside.marked(system.marker), *outside.launchers())}
-    ours = os.getpid()
-    return [str(each) for each in found.values() if each.pid != ours]
+def processes(marker: str) -> list[str]:
+    """Of this run, as text: TMSs and their helpers, pilots and theirs, tasks, and containers that wait for one."""
+    found = list(outside.processes())
+    # Apart all are of this run, also those that lost their parents.
+    ours = {each.pid for each in found} if is_apart() else outside.descendants_of_us()
+    marked = {each.pid for each in outside.marked(marker)}
+    return [str(each) for each in found if each.pid in marked or (each.pid in ours and _is_of_a_run(each))]
+
+
+def _is_of_a_run(process: outside.Process) -> bool:
+    return any(words in process.command_line for words in _OURS) or _is_in_container(process.pid)
+
+
+def _is_in_container(pid: int) -> bool:
+    """Whether it is in a task's container: one that waits for its task is told nothing of it yet."""
+    try:
+        return has_task_io(Path(f"/proc/{pid}/mountinfo").read_text(errors="replace"))
+    except OSError:
+        return False  # it went meanwhile, or it is somebody else's
+
+
+def has_task_io(mountinfo: str) -> bool:
+    """Whether somebody whose mounts are these is in a task's container."""
+    points = (line.split(" ")[4] for line in mountinfo.splitlines() if line.count(" ") > 4)
+    return any(point.startswith(f"{TASK_DATA_DIR}/") for point in points)
 
 
 def mounts(place: Place) -> list[str]:

@@ -22,10 +22,10 @@ from ewms.tms.condor.schedd import open_schedd
 from ewms.wms.models import Phase
 from tests.chaos import invariants, memory, remains, shifted
 from tests.chaos.kinds import Kind
-from tests.chaos.monitor import TMS, Monitor
+from tests.chaos.monitor import RECOVERY_S, TMS, Monitor
 from tests.chaos.places import Place
 from tests.chaos.schedule import Timed
-from tests.chaos.system import Job, System
+from tests.chaos.system import Job, NotDone, System
 from tests.chaos.table import Result
 from tests.chaos.tms import TmsKeeper, kept
 from tests.chaos.wmsprocess import Access, WmsProcess, logged_in, open_wms_process
@@ -41,7 +41,7 @@ _SETTLE_S: Final = 180.0
 """For everything to come right after the last fault."""
 _GONE_S: Final = 60.0
 _POLL_S: Final = 0.5
-_NOT_DONE: Final = (CommandFailed, OSError, subprocess.CalledProcessError, trio.TooSlowError, httpx.HTTPError)
+_NOT_DONE: Final = (NotDone, CommandFailed, OSError, subprocess.CalledProcessError, trio.TooSlowError, httpx.HTTPError)
 
 
 @attrs.frozen(kw_only=True)
@@ -96,7 +96,8 @@ class Run:
                     self.faults[kind.name] += 1
                     await trio.sleep(timed.lasts)
             except _NOT_DONE as error:
-                self.system.notes[f"{timed.kind}: {type(error).__name__}: {str(error)[:200]}"] += 1
+                said = str(error) if isinstance(error, NotDone) else f"{type(error).__name__}: {str(error)[:200]}"
+                self.system.notes[f"{timed.kind}: {said}"] += 1
                 return
         took = await self.monitor.recovery(kind.heals)
         if took is None:
@@ -107,10 +108,10 @@ class Run:
     async def _feed(self) -> None:
         while True:
             for job in self.system.base:
-                if self.monitor.depths.get(job.workflow.queue_in, _BATCH) < _LOW:
+                if self.monitor.waiting(job.workflow.queue_in, _BATCH) < _LOW:
                     await self.system.put(job, _BATCH)
                     await self.monitor.look_at_queues()
-                if self.monitor.depths.get(job.workflow.queue_out, 0) > _MANY:
+                if self.monitor.waiting(job.workflow.queue_out) > _MANY:
                     # Not broken off in the middle: what was taken is nowhere else.
                     async with self.system.feeding:
                         with trio.CancelScope(shield=True):  # bounded inside
@@ -122,6 +123,7 @@ class Run:
     async def settle(self) -> None:
         """Let every job that nobody stopped do all of its events, then stop them all."""
         running = [job for job in self.system.jobs if not job.is_stopped]
+        await self._until_all_listen(running)
         with trio.move_on_after(_SETTLE_S) as patience:
             while any([await self._lacks(job) for job in running]):  # noqa: ASYNC110  only asking tells
                 await trio.sleep(1)
@@ -137,6 +139,15 @@ class Run:
         if patience.cancelled_caught:
             self._wrong(f"not all taskforces came to their end within {_SETTLE_S:g} s after they were stopped")
 
+    async def _until_all_listen(self, jobs: Sequence[Job]) -> None:
+        """Every living pilot takes from its queue, and nobody else: the others of a deaf one would do its work."""
+        found: list[str] = []
+        with trio.move_on_after(RECOVERY_S):
+            while found := await self.monitor.not_listening(jobs):  # noqa: ASYNC110  only asking tells
+                await trio.sleep(1)
+        for problem in found:
+            self._wrong(problem)
+
     async def _lacks(self, job: Job) -> bool:
         """Whether a job has events without an output; what there is is taken."""
         await self.monitor.look_at_queues()
@@ -148,7 +159,7 @@ class Run:
     async def _take(self, job: Job) -> None:
         """All outputs that there are, as the job's user."""
         queue = job.workflow.queue_out
-        found = await remains.take_outputs(self.place, queue, self.monitor.depths.get(queue, 0))
+        found = await remains.take_outputs(self.place, queue, self.monitor.waiting(queue))
         self.outputs.setdefault(queue, []).extend(found)
         self.monitor.taken += len(found)
 
@@ -175,10 +186,13 @@ class Run:
             out, into = job.workflow.queue_out, job.workflow.queue_in
             await self._take(job)
             outputs = self.outputs[out]
-            left = await remains.take_all(self.place, into, self.monitor.depths.get(into, 0))
+            left = await remains.take_all(self.place, into, self.monitor.waiting(into))
             name = job.workflow.taskforce_uuid
             was_stopped = not job.is_base and job.is_stopped and not self._ran(job)
-            flows.append(invariants.Flow(name, job.sent, outputs, [data for data, _ in left], not was_stopped))
+            lasted = not was_stopped
+            flows.append(
+                invariants.Flow(name, job.sent, outputs, [data for data, _ in left], lasted, job.interruptions)
+            )
         return flows
 
     def _ran(self, job: Job) -> bool:
@@ -197,7 +211,7 @@ class Run:
                 queued=queued.get(job.uuid, ()),
                 document=await self.system.user.taskforce(job.workflow),
                 was_withdrawn=job.is_withdrawn,
-                log_was_harmed=self.system.logs_harmed,
+                harms=self.system.harms,
             )
             for job in self.system.jobs
         ]
@@ -247,7 +261,6 @@ async def run(plan: Plan, place: Place, work_dir: Path, say: Callable[[str], Non
     logs = [system.tms.log, *place.seen(place.ground.job_dir).rglob("*.err")]
     for flow in flows:
         problems += invariants.judge_flow(flow)
-    problems += invariants.judge_duplicates(flows, system.interruptions)
     for fate in fates:
         problems += invariants.judge_fate(fate)
     lives = memory.lives(monitor.samples)
@@ -265,7 +278,7 @@ async def run(plan: Plan, place: Place, work_dir: Path, say: Callable[[str], Non
         events_in=sum(len(flow.sent) for flow in flows),
         events_out=sum(len({output.data for output in flow.outputs}) for flow in flows),
         duplicates=sum(flow.duplicates for flow in flows),
-        interruptions=system.interruptions,
+        interruptions=sum(flow.interruptions for flow in flows),
         lost=sum(len(flow.lost) for flow in flows),
         taskforces=len(fates),
         clusters=sum(len(fate.clusters) for fate in fates),
@@ -285,7 +298,7 @@ async def _orphans(this: Run, mounts: Sequence[str], sandboxes: Sequence[str]) -
     with trio.move_on_after(_GONE_S):
         while True:
             found = [
-                *invariants.judge_orphans("processes", [], remains.processes(this.system)),
+                *invariants.judge_orphans("processes", [], remains.processes(this.system.marker)),
                 *invariants.judge_orphans("mounts", mounts, remains.mounts(this.place)),
                 *invariants.judge_orphans("workers' directories", sandboxes, remains.sandboxes(this.place)),
             ]

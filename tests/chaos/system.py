@@ -2,8 +2,10 @@
 
 import json
 import math
+import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +16,7 @@ from ewms.testing import outside
 from ewms.testing.proxy import Proxy
 from ewms.testing.stand import Workflow, WorkflowRequest
 from ewms.tms.condor.base import Action, CondorError, Schedd
+from tests.chaos.invariants import Harm
 from tests.chaos.places import Place
 from tests.chaos.tms import TmsKeeper
 from tests.chaos.wmsprocess import PatientUser, WmsProcess
@@ -21,6 +24,10 @@ from tests.chaos.wmsprocess import PatientUser, WmsProcess
 RUNNING: Final = 2
 _PATIENCE_S: Final = 60
 _POLL_S: Final = 0.3
+
+
+class NotDone(Exception):
+    """A fault was not done, because there was nothing to do it to; the text says what."""
 
 
 @attrs.define(eq=False)
@@ -39,6 +46,8 @@ class Job:
     is_stopped: bool = False
     is_withdrawn: bool = False
     """It was stopped so early that there may never be a cluster."""
+    interruptions: int = 0
+    """How many times one of its pilots was disturbed: each may do one event a second time."""
 
     @property
     def uuid(self) -> str:
@@ -68,9 +77,8 @@ class System:
     spares: bool = False
     """Only the first base job's pilots are ended one by one; the others become old."""
     jobs: list[Job] = attrs.field(factory=list)
-    interruptions: int = 0
-    """How many times a pilot was disturbed: each may do one event a second time."""
-    logs_harmed: bool = False
+    harms: list[Harm] = attrs.field(factory=list)
+    """When log events may have been lost."""
     notes: Counter[str] = attrs.field(factory=Counter)
     """What faults could not do, because there was nothing to do it to."""
     feeding: trio.Lock = attrs.field(factory=trio.Lock)
@@ -141,24 +149,55 @@ class System:
     async def stop(self, job: Job) -> None:
         """The user's finish."""
         job.is_stopped = True
+        job.interruptions += job.n_workers  # also those that start before the TMS hears of it
         await self.user.finish(job.workflow)
 
     # --- pilots and workers ---
 
-    def pilots(self, jobs: Sequence[Job] | None = None) -> list[outside.Process]:
-        """The pilots of some jobs, or all."""
+    def pilots(self, jobs: Sequence[Job]) -> list[tuple[Job, outside.Process]]:
+        """The pilots of some jobs, each with its job."""
         found = outside.pilots(self.marker)
-        if jobs is None:
-            return found
-        queues = [f"QUEUE_INCOMING={job.workflow.queue_in}\0".encode() for job in jobs]
-        return [each for each in found if any(queue in each.environment for queue in queues)]
+        queues = [(job, f"QUEUE_INCOMING={job.workflow.queue_in}\0".encode()) for job in jobs]
+        return [(job, each) for each in found for job, queue in queues if queue in each.environment]
 
-    def all_interrupted(self) -> None:
-        """Something happens to all pilots."""
-        self.interruptions += len(self.pilots())
+    @contextmanager
+    def interrupting(self, jobs: Sequence[Job] | None = None, *, at_most: int | None = None) -> Iterator[None]:
+        """Meanwhile the pilots of these jobs (None: of all) are disturbed, once each, and those that start as well.
 
-    async def running_worker(self, draw: int) -> tuple[Job, str] | None:
-        """A running worker of a base job, and the constraint that means it alone; None if there is none for long."""
+        `at_most` so many of them, and nobody knows of which job.
+        """
+        before: set[int] = set()
+        self._note_interrupted(self.jobs if jobs is None else jobs, at_most, before)
+        try:
+            yield
+        finally:
+            self._note_interrupted(self.jobs if jobs is None else jobs, at_most, before)
+
+    def _note_interrupted(self, jobs: Sequence[Job], at_most: int | None, noted: set[int]) -> None:
+        new = Counter[int]()
+        for job, pilot in self.pilots(jobs):
+            if pilot.pid not in noted:
+                noted.add(pilot.pid)
+                new[id(job)] += 1
+        for job in jobs:
+            job.interruptions += new[id(job)] if at_most is None else min(at_most, new[id(job)])
+
+    @contextmanager
+    def harming_log(self) -> Iterator[None]:
+        """Log events of whoever lives meanwhile may be lost."""
+        harm = Harm(time.time())
+        self.harms.append(harm)
+        try:
+            yield
+        finally:
+            harm.end = time.time()
+
+    async def running_worker(self, draw: int) -> tuple[Job, str]:
+        """A running worker of a base job, and the constraint that means it alone.
+
+        Raises:
+            NotDone: there is none for long.
+        """
         job = self.victims[draw % len(self.victims)]
         mine = f'EWMSTaskforceUUID == "{job.uuid}" && JobStatus == {RUNNING}'
         with trio.move_on_after(_PATIENCE_S):
@@ -171,16 +210,20 @@ class System:
                     ad = ads[draw % len(ads)]
                     return job, f"ClusterId == {ad['ClusterId']} && ProcId == {ad['ProcId']}"
                 await trio.sleep(_POLL_S)
-        self.notes["no running worker"] += 1
-        return None
+        raise NotDone("no running worker")
 
-    async def act(self, action: Action, constraint: str) -> bool:
-        """Do it by hand; whether it was done."""
+    async def act(self, action: Action, constraint: str) -> None:
+        """Do it by hand.
+
+        Raises:
+            NotDone: the schedd did not, or did not answer for long.
+        """
         with trio.move_on_after(_PATIENCE_S):
             while True:
                 try:
-                    return bool((await self.schedd.act(action, constraint, reason="by hand")).succeeded)
+                    if (await self.schedd.act(action, constraint, reason="by hand")).succeeded:
+                        return
+                    raise NotDone(f"nothing to {action} any more")
                 except CondorError:
                     await trio.sleep(_POLL_S)
-        self.notes[f"{action} was not possible"] += 1
-        return False
+        raise NotDone(f"{action} was not possible")

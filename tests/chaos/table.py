@@ -29,6 +29,7 @@ class Result:
     """Events that have an output."""
     duplicates: int
     interruptions: int
+    """Times that a pilot was disturbed: at most so many events may be done twice."""
     lost: int
     taskforces: int
     clusters: int
@@ -98,6 +99,7 @@ _COLUMNS: Final[Mapping[str, str]] = {
     "faults": "n_faults",
     "events in": "events_in",
     "done": "events_out",
+    "pilots interrupted": "interruptions",
     "duplicates": "duplicates",
     "lost": "lost",
     "taskforces": "taskforces",

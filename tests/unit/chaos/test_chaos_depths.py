@@ -7,11 +7,11 @@ import pika
 import pytest
 
 from ewms.secret import Secret
-from tests.chaos.depths import rabbit_depths
+from tests.chaos.depths import Depth, rabbit_depths
 
 
 class Connection:
-    """pika's, as far as it is used: every queue has 7 messages, or none of them answers."""
+    """pika's, as far as it is used: every queue has 7 messages and 2 consumers, or none of them answers."""
 
     on_declare: Exception | None = None
     on_exit: Exception | None = None
@@ -35,13 +35,13 @@ class Connection:
         assert passive
         if self.on_declare is not None:
             raise self.on_declare
-        return SimpleNamespace(method=SimpleNamespace(message_count=7))
+        return SimpleNamespace(method=SimpleNamespace(message_count=7, consumer_count=2))
 
 
 @pytest.mark.parametrize(
     ("on_exit", "expected"),
     [
-        (None, {"a": 7, "b": 7}),
+        (None, {"a": Depth(7, 2), "b": Depth(7, 2)}),
         (pika.exceptions.StreamLostError(), None),
         (ConnectionResetError(), None),
         (AttributeError("'NoneType' object has no attribute 'is_open'"), None),
@@ -49,16 +49,18 @@ class Connection:
     ids=["answers", "amqp-error", "os-error", "a-channel-closed-while-it-was-opened"],
 )
 async def test_a_broker_that_does_not_answer_is_no_error(
-    on_exit: Exception | None, expected: dict[str, int] | None, monkeypatch: pytest.MonkeyPatch
+    on_exit: Exception | None, expected: dict[str, Depth] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pika, "BlockingConnection", Connection)
     monkeypatch.setattr(Connection, "on_exit", on_exit)
     assert await rabbit_depths("ewms@127.0.0.1:1", Secret("token"), ["a", "b"]) == expected
 
 
-@pytest.mark.parametrize(("code", "expected"), [(404, {"a": 0, "b": 0}), (406, None)], ids=["no-queue", "a-fault"])
+@pytest.mark.parametrize(
+    ("code", "expected"), [(404, {"a": Depth(), "b": Depth()}), (406, None)], ids=["no-queue", "a-fault"]
+)
 async def test_only_a_queue_that_is_not_there_is_empty(
-    code: int, expected: dict[str, int] | None, monkeypatch: pytest.MonkeyPatch
+    code: int, expected: dict[str, Depth] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pika, "BlockingConnection", Connection)
     monkeypatch.setattr(Connection, "on_declare", pika.exceptions.ChannelClosedByBroker(code, "why"))

@@ -8,17 +8,18 @@ import pytest
 from tests.chaos.invariants import (
     Fate,
     Flow,
+    Harm,
     Output,
-    judge_duplicates,
     judge_fate,
     judge_file,
     judge_flow,
+    judge_listening,
     judge_orphans,
     leaks,
 )
 
 OUTPUTS = [Output("a", "1"), Output("b", "2"), Output("c", "3")]
-FLOW = Flow("TF-1", ["a", "b", "c"], OUTPUTS, [], ran_to_its_end=True)
+FLOW = Flow("TF-1", ["a", "b", "c"], OUTPUTS, [], ran_to_its_end=True, interruptions=1)
 JWT = b"eyJhbGciOiJIUzI1NiJ9.eyJpYXQiOiAxNzAwMDAwMDAwfQ.bm90LXRydWx5LWEtc2lnbmF0dXJl"
 SECRETS = {"the broker's token": b"s3cr3t-of-the-broker"}
 
@@ -58,15 +59,38 @@ def test_an_event_that_is_done_and_there_again_is_a_duplicate() -> None:
     assert attrs.evolve(FLOW, left=["a"]).duplicates == 1
 
 
-def test_more_duplicates_than_interruptions_are_caught() -> None:
-    flows = [attrs.evolve(FLOW, left=["a", "b"])]
-    assert judge_duplicates(flows, 2) == []
-    assert judge_duplicates(flows, 1) == ["2 duplicates, but pilots were interrupted only 1 times"]
+@pytest.mark.parametrize(
+    "changes",
+    [{"left": ["a", "b"]}, {"outputs": [*OUTPUTS, *OUTPUTS[:2]]}, {"outputs": [*OUTPUTS, *OUTPUTS[:1]], "left": ["c"]}],
+    ids=["to-be-done-again", "done-again", "one-of-each"],
+)
+def test_more_events_with_duplicates_than_its_pilots_were_interrupted_are_caught(changes: dict[str, Any]) -> None:
+    flow = attrs.evolve(FLOW, **changes, ran_to_its_end=False, interruptions=2)
+    assert judge_flow(flow) == []
+    (said,) = judge_flow(attrs.evolve(flow, interruptions=1))
+    assert "2 events have duplicates, but its pilots were interrupted only 1 times: " in said
+
+
+def test_one_interruption_may_give_one_event_several_duplicates() -> None:
+    flow = attrs.evolve(FLOW, outputs=[*OUTPUTS, OUTPUTS[0], OUTPUTS[0]], left=["a"])
+    assert (flow.duplicates, flow.repeated) == (3, ["a"])
+    assert judge_flow(attrs.evolve(flow, ran_to_its_end=False)) == []
+
+
+@pytest.mark.parametrize(("consumers", "is_wrong"), [(4, False), (3, True), (5, True), (0, True), (None, False)])
+def test_a_pilot_that_does_not_listen_is_caught_and_a_consumer_that_is_no_pilot(
+    consumers: int | None, is_wrong: bool
+) -> None:
+    assert bool(judge_listening("TF-1", consumers, 4)) is is_wrong
 
 
 def document(**changes: Any) -> dict[str, Any]:
-    log = [{"target_phase": phase, "was_successful": True} for phase in ("condor-submit", "condor-complete")]
+    log = [
+        {"target_phase": phase, "was_successful": True, "timestamp": at}
+        for phase, at in (("condor-submit", 110.0), ("condor-complete", 150.0))
+    ]
     return {
+        "timestamp": 100.0,
         "phase": "condor-complete",
         "cluster_id": 5,
         "n_workers": 2,
@@ -113,9 +137,27 @@ def test_a_withdrawn_order_may_have_no_cluster_or_one_but_not_two() -> None:
 
 def test_counts_may_be_off_where_the_log_was_harmed_but_nothing_may_live() -> None:
     short = document(compound_statuses={"REMOVED": {"Tasking": 1}})
-    assert judge_fate(attrs.evolve(FATE, document=short, log_was_harmed=True)) == []
+    harms = [Harm(120, 125)]
+    assert judge_fate(attrs.evolve(FATE, document=short, harms=harms)) == []
     living = document(compound_statuses={"IDLE": {"null": 1}})
-    assert judge_fate(attrs.evolve(FATE, document=living, log_was_harmed=True)) != []
+    assert judge_fate(attrs.evolve(FATE, document=living, harms=harms)) != []
+
+
+@pytest.mark.parametrize(
+    ("harm", "is_excused"),
+    [
+        (Harm(80, 90), False),
+        (Harm(80, 105), True),
+        (Harm(120, 125), True),
+        (Harm(149), True),
+        (Harm(160, 170), False),
+        (Harm(90), True),
+    ],
+    ids=["before-it", "at-its-begin", "meanwhile", "at-its-end", "after-it", "all-the-time"],
+)
+def test_only_who_lived_while_the_log_was_harmed_may_have_wrong_counts(harm: Harm, is_excused: bool) -> None:
+    short = document(compound_statuses={"REMOVED": {"Tasking": 1}})
+    assert (judge_fate(attrs.evolve(FATE, document=short, harms=[Harm(1, 2), harm])) == []) is is_excused
 
 
 def test_an_orphan_is_caught_and_what_was_there_before_is_none() -> None:

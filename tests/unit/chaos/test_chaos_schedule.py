@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.chaos.__main__ import again, reruns
 from tests.chaos.schedule import Spell, Timed, closed_up, dump, parse, plan, shrunk
 
 SPELLS = [Spell("kill"), Spell("hold", (3.0, 8.0)), Spell("full", (1.0, 2.0))]
@@ -87,3 +88,17 @@ async def test_it_stops_after_so_many_reruns_with_the_best_so_far() -> None:
 async def test_what_never_fails_again_stays_whole() -> None:
     found, _ = await smallest(range(8), {99})
     assert list(found) == list(range(8))
+
+
+@pytest.mark.parametrize(("minutes", "expected"), [(0.5, 4), (4, 2), (40, 0)])
+def test_after_a_failure_as_many_shorter_ones_are_tried_as_the_time_is_enough_for(
+    minutes: float, expected: int
+) -> None:
+    assert reruns(minutes) == expected
+
+
+def test_the_command_for_the_same_run_has_all_options_and_the_seed_that_came_by_chance() -> None:
+    words = ["--ground", "embedded", "--minutes", "0.5", "--only", "pilot-kill"]
+    assert again([*words, "--seed", "7"], None) == f"nox -s chaos -- {' '.join(words)} --seed 7"
+    assert again(words, 9) == f"nox -s chaos -- {' '.join(words)} --seed 9"
+    assert again(["--replay", "a schedule.jsonl"], None) == "nox -s chaos -- --replay 'a schedule.jsonl'"

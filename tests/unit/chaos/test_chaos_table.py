@@ -49,7 +49,7 @@ def test_what_is_kept_can_be_read_again() -> None:
 def test_several_runs_are_one_table_with_their_sums() -> None:
     other = attrs.evolve(RESULT, ground="embedded", seed=8, faults={"pilot-kill": 1}, recoveries={"pilot-kill": 9.0})
     shown = table.document([RESULT, other])
-    assert "| all |  | 8 | 4 | 200 | 198 | 4 | 2 | 4 | 4 | 0 | 0 | 2 |" in shown
+    assert "| all |  | 8 | 4 | 200 | 198 | 6 | 4 | 2 | 4 | 4 | 0 | 0 | 2 |" in shown
     assert "| pilot-kill | 1 | 9.0 s | 2 | 3.2 s |" in shown
     assert "| wms-gone |  |  | 1 |  |" in shown
 
