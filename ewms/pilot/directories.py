@@ -219,7 +219,7 @@ def read_outfile(path: str | Path, limit: float) -> bytes | None:
         raise BadOutput("task failed: its outfile is not a regular file")
     with os.fdopen(fd, "rb") as file:
         if status.st_size > limit:
-            raise BadOutput(f"task failed: its outfile has {status.st_size} bytes, more than the limit of {limit:g}")
+            raise BadOutput(f"task failed: its outfile has {status.st_size} bytes, more than the limit of {limit:.0f}")
         return file.read()
 
 

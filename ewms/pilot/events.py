@@ -30,6 +30,7 @@ import base64
 import binascii
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from enum import StrEnum
 from io import BytesIO
@@ -126,11 +127,11 @@ def decode(body: bytes, message_id: str | None, *, limit: int = MAX_DATA_BYTES) 
     return Event(event_id=event_id, id_source=source, data=_data_of(message["data"], headers), headers=headers)
 
 
-def encode(data: Any, headers: Mapping[str, Any] | None = None) -> bytes:
+def encode(data: Any, headers: Mapping[str, Any] | None = None, *, limit: float = math.inf) -> bytes:
     """The message body for `data` (`bytes`, or any JSON value) and `headers`.
 
     Raises:
-        EventError: the data is no JSON value.
+        EventError: the data is no JSON value, or has more than `limit` bytes as JSON (base64 and escapes are longer).
     """
     headers = dict(headers or {})
     if isinstance(data, bytes):
@@ -142,6 +143,8 @@ def encode(data: Any, headers: Mapping[str, Any] | None = None) -> bytes:
         text = json.dumps({"headers": headers, "data": data})
     except (TypeError, ValueError, RecursionError) as error:
         raise EventError(f"the data cannot be written as JSON: {error}") from error
+    if len(text) > limit:
+        raise EventError(f"the message would have {len(text)} bytes before it is compressed, more than {limit:.0f}")
     return _compressor.compress(text.encode())
 
 

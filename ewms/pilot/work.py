@@ -182,7 +182,8 @@ class Work:
             durations={"task": wall},
         )
         try:
-            body = events.encode(events.outfile_data(output, extension(self.settings.outfile_ext)), headers)
+            data = events.outfile_data(output, extension(self.settings.outfile_ext))
+            body = events.encode(data, headers, limit=events.MAX_DATA_BYTES)  # the next pilot has to read it
             for sink in self.sinks:
                 await publish_patiently(sink, body, message_id=headers[events.EVENT_ID])
         except (events.EventError, PublishRefused) as error:

@@ -111,6 +111,16 @@ async def test_an_event_or_output_that_does_not_fit_is_a_failed_task(
     assert said in last_line
 
 
+async def test_an_output_that_no_pilot_could_read_is_a_failed_task(
+    autojump_clock: MockClock, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "MAX_DATA_BYTES", 600)
+    world.put(b"\xff" * 500)  # in base64 it is larger
+    assert await world.run() == ExitStatus.TASKS_FAILED
+    assert world.outputs == []
+    assert "before it is compressed, more than 600" in world.copies[0][1].headers[events.LAST_ERROR]
+
+
 async def test_a_failed_task_is_counted_in_a_copy_and_its_words_are_shown(
     autojump_clock: MockClock, world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:

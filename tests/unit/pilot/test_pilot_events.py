@@ -102,6 +102,13 @@ def test_a_bomb_is_not_unpacked() -> None:
         events.decode(bomb, None, limit=1000)
 
 
+@pytest.mark.parametrize("data", [b"\0" * 80, "\0" * 20])
+def test_what_no_pilot_could_read_is_not_made(data: str | bytes) -> None:
+    assert events.encode(data)
+    with pytest.raises(EventError, match="bytes before it is compressed, more than 100"):
+        events.encode(data, limit=100)
+
+
 def test_missing_headers_are_no_headers() -> None:
     assert dict(events.decode(body_of({"data": 1}), None).headers) == {}
     assert dict(events.decode(body_of({"data": 1, "headers": None}), None).headers) == {}
