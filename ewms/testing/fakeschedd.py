@@ -75,6 +75,7 @@ class FakeSchedd:
         self.calls: list[str] = []
         self.hook: Hook = _nothing
         self.next_cluster_id = 1
+        self.params = {"FULL_HOSTNAME": "ap.example.org"}
 
     # --- the calls ---
 
@@ -146,9 +147,9 @@ class FakeSchedd:
         return cast("Value", value)
 
     async def param(self, name: str) -> str | None:
-        """Only FULL_HOSTNAME."""
+        """One of `params`."""
         await self._before("param")
-        return "ap.example.org" if name == "FULL_HOSTNAME" else None
+        return self.params.get(name)
 
     # --- what a test does ---
 

@@ -8,13 +8,14 @@ a link afterwards is a user of the access point; see docs/security.md.)
 
 import os
 import pwd
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Final
 
 import attrs
 
-from ewms.tms.inputnames import closed_to_orders, is_url, meets, plain, refuse
+from ewms.tms.inputnames import Closed, closed_to_orders, is_url, meets, refuse
 
 LARGEST: Final = 100_000
 """Files and directories in all that an order asks for: every worker gets them, and each of them is looked at."""
@@ -24,10 +25,10 @@ _LINKS: Final = 40
 _Identity = tuple[int, int]
 
 
-def check_input_files(paths: Iterable[str], job_dir: Path, *, spools: Iterable[str] = ()) -> None:
+def check_input_files(paths: Iterable[str], job_dir: Path, others: Iterable[Closed] = ()) -> None:
     """Look at what HTCondor would send; what is not there, or cannot be read, is HTCondor's to tell.
 
-    `spools`: where HTCondor keeps other jobs' files.
+    `others`: what is closed to orders, too.
 
     Raises:
         OrderRefused: a path leads to something that is closed to orders, or holds such a thing, or it holds too much.
@@ -35,41 +36,46 @@ def check_input_files(paths: Iterable[str], job_dir: Path, *, spools: Iterable[s
     look: _Look | None = None
     for path in paths:
         if not is_url(path):
-            look = look or _Look(_closed(job_dir, spools))
+            look = look or _Look(_closed([*closed_to_orders(job_dir), *others, *_hidden_at_home()]))
             look.at(path)
 
 
-def _closed(job_dir: Path, spools: Iterable[str]) -> dict[str, str]:
-    """Place → what it is called, by its name and with its links followed."""
-    named = closed_to_orders(job_dir)
-    named |= {plain(spool): "HTCondor's own directory of jobs" for spool in spools}
-    named |= dict.fromkeys(_hidden_at_home(), "what the TMS's user keeps hidden in its home")
-    return named | {os.path.realpath(place): called for place, called in named.items()}
+def _hidden_at_home() -> Iterator[Closed]:
+    """Our user's tokens, keys and settings, which HTCondor could read; by name, for an image may have no home."""
+    with suppress(KeyError):  # a user without a name
+        yield Closed(pwd.getpwuid(os.geteuid()).pw_dir, "what the TMS's user keeps hidden in its home", begins=".")
 
 
-def _hidden_at_home() -> Iterator[str]:
-    """Tokens, keys and settings are where names begin with a dot; a link there closes no other place."""
-    try:
-        home = os.path.realpath(pwd.getpwuid(os.geteuid()).pw_dir)
-        with os.scandir(home) as entries:
-            hidden = [each.path for each in entries if each.name.startswith(".") and not each.is_symlink()]
-    except (KeyError, OSError):  # nobody's, or not there
+def _closed(places: Iterable[Closed]) -> list[Closed]:
+    """By their names, and with links followed."""
+    return [
+        each for place in places for each in (place, attrs.evolve(place, directory=os.path.realpath(place.directory)))
+    ]
+
+
+def _there(place: Closed) -> Iterator[str]:
+    """The directory, or what is closed in it."""
+    if not place.begins:
+        yield place.directory
         return
-    yield from hidden
+    with suppress(OSError), os.scandir(place.directory) as entries:
+        # What a link leads to has another name, and is judged by that.
+        yield from (each.path for each in entries if each.name.startswith(place.begins) and not each.is_symlink())
 
 
 @attrs.define
 class _Look:
     """At all that one order asks for."""
 
-    closed: Mapping[str, str]
+    closed: list[Closed]
     _identities: dict[_Identity, str] = attrs.field(init=False)
+    """Of what is closed, to know it by other names."""
     _seen: set[_Identity] = attrs.field(init=False, factory=set)
     _left: int = attrs.field(init=False, factory=lambda: LARGEST)
 
     @_identities.default
     def _default_identities(self) -> dict[_Identity, str]:
-        found = ((_identity(place), called) for place, called in self.closed.items())
+        found = ((_identity(path), place.called) for place in self.closed for path in _there(place))
         return {identity: called for identity, called in found if identity is not None}
 
     def at(self, path: str) -> None:
@@ -81,11 +87,14 @@ class _Look:
             if identity is None or identity in self._seen:
                 continue
             self._seen.add(identity)
-            if called := self._identities.get(identity):
-                raise refuse(path, f"holds {called}, at {directory}")
-            waiting += self._below(path, directory)
+            self._is_open(path, identity, directory)
+            waiting += self._below(path, directory, device=identity[0])
 
-    def _below(self, path: str, directory: str) -> Iterator[str]:
+    def _is_open(self, path: str, identity: _Identity, place: str) -> None:
+        if called := self._identities.get(identity):
+            raise refuse(path, f"holds {called}, as {place}")
+
+    def _below(self, path: str, directory: str, device: int) -> Iterator[str]:
         """Directories to enter next."""
         try:
             with os.scandir(directory) as entries:
@@ -93,6 +102,7 @@ class _Look:
                     self._left -= 1
                     if self._left < 0:
                         raise refuse(path, f"holds too much: more than {LARGEST:,} files; use an archive")
+                    self._is_open(path, (device, entry.inode()), entry.path)
                     if entry.is_symlink():
                         yield from self._led_to(path, entry.path)
                     elif entry.is_dir(follow_symlinks=False):

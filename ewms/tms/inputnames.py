@@ -5,10 +5,12 @@ place that is closed to orders is closed in both directions: what is in it, and 
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from posixpath import normpath
 from typing import Final
+
+import attrs
 
 from ewms.contract import ENVFILE_NAME
 from ewms.tms.errors import OrderRefused
@@ -17,8 +19,24 @@ from ewms.tms.submit_language import checked_file
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(//.)?")
 """With the slashes and more it is a URL to HTCondor (`IsUrl`, condor_url.cpp); all else with `://` in it is a path."""
 _FIELD: Final = "pilot_config.input_files"
-NOT_FILES: Final = {place: place for place in ("/proc", "/sys", "/dev", "/run")}
+_NOT_FILES: Final = ("/proc", "/sys", "/dev", "/run")
 """No data of anybody's, but environments and open files of processes, devices, and credentials that systemd gave."""
+
+
+@attrs.frozen
+class Closed:
+    """A place that no order may fetch from."""
+
+    directory: str
+    called: str
+    """In a refusal."""
+    begins: str = ""
+    """Only what has a name that begins so in it; all of it when this is empty."""
+
+    @property
+    def prefix(self) -> str:
+        """How a path in it begins."""
+        return slashed(self.directory) + self.begins
 
 
 def is_url(path: str) -> bool:
@@ -27,9 +45,9 @@ def is_url(path: str) -> bool:
     return found is not None and found.group(2) is not None
 
 
-def closed_to_orders(job_dir: Path) -> dict[str, str]:
-    """Place → what it is called in a refusal: the envfiles of all taskforces, with their queue tokens, and no files."""
-    return {plain(str(job_dir)): "the TMS's own job directory", **NOT_FILES}
+def closed_to_orders(job_dir: Path) -> list[Closed]:
+    """Everywhere: where the envfiles of all taskforces are, with their queue tokens, and what are no files."""
+    return [Closed(str(job_dir), "the TMS's own job directory"), *(Closed(place, place) for place in _NOT_FILES)]
 
 
 def checked_input_files(paths: Iterable[str], job_dir: Path) -> list[str]:
@@ -47,26 +65,23 @@ def refuse(path: str, problem: str) -> OrderRefused:
     return OrderRefused(f"{_FIELD}: {path!r} {problem}")
 
 
-def meets(path: str, closed: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """(`inside` or `holds`, what) for each of the closed places that a plain path is in, or is on the way to."""
-    here = _slashed(path)
-    for place, called in closed.items():
-        if here.startswith(_slashed(place)):
-            yield "inside", called
-        elif _slashed(place).startswith(here):
-            yield "holds", called
+def meets(path: str, closed: Iterable[Closed]) -> Iterator[tuple[str, str]]:
+    """(`inside` or `holds`, what) for each of the closed places that `path` is in, or is on the way to."""
+    here = slashed(path)
+    for place in closed:
+        prefix = place.prefix
+        if here.startswith(prefix):
+            yield "inside", place.called
+        elif prefix.startswith(here):
+            yield "holds", place.called
 
 
-def plain(path: str) -> str:
-    """The path as Linux reads it, where no links are: POSIX lets `//proc` be another place than `/proc`."""
-    return normpath("/" + path.lstrip("/"))
+def slashed(path: str) -> str:
+    """The path as Linux reads it where no links are, with a slash at its end; POSIX lets `//x` be another than `/x`."""
+    return normpath("/" + path.lstrip("/")).rstrip("/") + "/"
 
 
-def _slashed(path: str) -> str:
-    return path if path.endswith("/") else f"{path}/"
-
-
-def _checked(path: str, closed: Mapping[str, str]) -> str:
+def _checked(path: str, closed: Iterable[Closed]) -> str:
     checked_file(_FIELD, path)
     if PurePosixPath(path).name == ENVFILE_NAME:
         raise refuse(path, "has the name of the TMS's own envfile")
@@ -76,7 +91,7 @@ def _checked(path: str, closed: Mapping[str, str]) -> str:
         return path
     if not path.startswith("/"):
         raise refuse(path, "is not an absolute path or a URL")
-    for how, called in meets(plain(path), closed):
+    for how, called in meets(path, closed):
         raise refuse(path, f"is inside {called}" if how == "inside" else f"holds {called}")
     # After a link, `..` is not what the text says: HTCondor, Linux and we might mean three places.
     if ".." in PurePosixPath(path).parts:

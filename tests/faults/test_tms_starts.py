@@ -218,6 +218,32 @@ async def test_a_bad_order_is_told_and_stops_nobody_else(
     assert [cluster.uuid for cluster in bench.schedd.clusters.values()] == [good]
 
 
+@pytest.mark.parametrize(
+    ("asked", "reason"),
+    [
+        ("link/ewms-taskforce-x/ewms-x", "leads into the TMS's own job directory"),
+        ("up", "leads to what holds the TMS's own job directory"),
+        ("spool/1/0", "leads into other jobs' files"),
+        ("execute/dir_7", "leads into other jobs' files"),
+    ],
+)
+async def test_an_order_for_what_is_closed_to_orders_is_told_and_brings_nothing(
+    bench: Bench, tmp_path_factory: pytest.TempPathFactory, asked: str, reason: str
+) -> None:
+    outside = tmp_path_factory.mktemp("outside")
+    bench.schedd.params |= {"SPOOL": str(outside / "spool"), "EXECUTE": str(outside / "execute")}
+    (outside / "link").symlink_to(bench.settings.job_dir)
+    (outside / "up").symlink_to(bench.settings.job_dir.parent)
+    (outside / "execute").mkdir()
+    bad, good = bench.order(priority=99, input_files=[str(outside / asked)]), bench.order(input_files=["/missing"])
+    async with bench.tms():
+        await until(confirmed(bench, good))
+        await until(lambda: bench.posts(bad).count("condor-submit/failed") == 3)
+    failures = [each.context for each in bench.taskforce(bad).phase_change_log if not each.was_successful]
+    assert all(reason in failure for failure in failures)
+    assert [cluster.uuid for cluster in bench.schedd.clusters.values()] == [good]
+
+
 async def test_a_ledger_entry_that_cannot_be_read_is_told_and_stops_nobody_else(bench: Bench) -> None:
     bad = bench.order(priority=99)
     (bench.settings.state_dir / "ledger" / f"{bad}.json").mkdir(parents=True)

@@ -9,6 +9,7 @@ import pytest
 from ewms.tms import inputfiles
 from ewms.tms.errors import OrderRefused
 from ewms.tms.inputfiles import check_input_files
+from ewms.tms.inputnames import Closed
 
 
 @pytest.fixture
@@ -93,35 +94,67 @@ def test_a_job_directory_that_is_a_link_is_the_same_directory(tmp_path: Path, jo
 def test_the_same_place_by_another_name_is_refused(tmp_path: Path, job_dir: Path) -> None:
     """As with a directory that is mounted twice, which takes root to do."""
     (tmp_path / "place").write_text("x")
-    os.link(tmp_path / "place", tmp_path / "alias")
-    (tmp_path / "link").symlink_to(tmp_path / "alias")
-    for path in ("alias", "link"):
-        with pytest.raises(OrderRefused, match="leads into HTCondor's own directory of jobs"):
-            check_input_files([f"{tmp_path}/{path}"], job_dir, spools=[f"{tmp_path}/place"])
+    (tmp_path / "data").mkdir()
+    os.link(tmp_path / "place", tmp_path / "data" / "alias")
+    (tmp_path / "link").symlink_to(tmp_path / "data" / "alias")
+    for path, how in (("data/alias", "leads into"), ("link", "leads into"), ("data", "holds")):
+        with pytest.raises(OrderRefused, match=f"{how} a secret"):
+            check_input_files([f"{tmp_path}/{path}"], job_dir, [Closed(f"{tmp_path}/place", "a secret")])
 
 
 def test_where_htcondor_keeps_jobs_is_closed(tmp_path: Path, job_dir: Path) -> None:
-    spool = tmp_path / "condor" / "spool"
-    (spool / "1" / "0").mkdir(parents=True)
-    for path, reason in ((spool / "1" / "0", "into"), (spool, "into"), (tmp_path / "condor", "to what holds")):
-        with pytest.raises(OrderRefused, match=f"leads {reason} HTCondor's own directory of jobs"):
-            check_input_files([str(path)], job_dir, spools=[str(spool), "/nonexistent"])
+    (tmp_path / "condor" / "dir_1").mkdir(parents=True)
+    (tmp_path / "condor" / "data").mkdir()
+    (tmp_path / "condor" / "spool").mkdir()
+    condor = tmp_path / "condor"
+    jobs = [Closed(f"{condor}", "jobs", "dir_"), Closed(f"{condor}/spool", "jobs"), Closed("/nonexistent", "jobs")]
+    for path, reason in (("dir_1/x", "into"), ("dir_2", "into"), ("", "to what holds"), ("spool/1", "into")):
+        with pytest.raises(OrderRefused, match=f"leads {reason} jobs"):
+            check_input_files([str(condor / path)], job_dir, jobs)
+    check_input_files([str(condor / "data")], job_dir, jobs)
 
 
-def test_what_is_hidden_in_the_home_of_our_user_is_closed(
-    tmp_path: Path, job_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    home = tmp_path / "home"
-    (home / ".condor" / "tokens.d").mkdir(parents=True)
-    (home / "open").mkdir()
-    (home / ".link").symlink_to(tmp_path / "ap")
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Of our user."""
+    (tmp_path / "home" / "me").mkdir(parents=True)
     me = pwd.getpwuid(os.geteuid())
-    monkeypatch.setattr(pwd, "getpwuid", lambda _: pwd.struct_passwd((*me[:5], str(home), me[6])))
+    own = pwd.struct_passwd((*me[:5], str(tmp_path / "home" / "me"), me[6]))
+    monkeypatch.setattr(pwd, "getpwuid", lambda _: own)
+    return tmp_path / "home" / "me"
+
+
+def test_what_is_hidden_in_the_home_of_our_user_is_closed(tmp_path: Path, job_dir: Path, home: Path) -> None:
+    (home / ".condor" / "tokens.d").mkdir(parents=True)
+    (home / ".secret").write_text("x")
+    (home / "open").mkdir()
     (tmp_path / "link").symlink_to(home / ".condor")
-    for path in (home, home / ".condor" / "tokens.d", tmp_path / "link"):
+    os.link(home / ".secret", home / "open" / "again")
+    for path in (
+        home.parent,
+        home,
+        home / ".condor" / "tokens.d",
+        home / ".not-there",
+        tmp_path / "link",
+        home / "open",
+    ):
         with pytest.raises(OrderRefused, match="keeps hidden in its home"):
             check_input_files([str(path)], job_dir)
-    check_input_files([str(home / "open")], job_dir)
+
+
+def test_what_is_not_hidden_there_is_open(tmp_path: Path, job_dir: Path, home: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (home / "open" / ".hidden").mkdir(parents=True)
+    (home / ".cache").symlink_to(tmp_path / "data")
+    check_input_files([str(home / "open"), str(tmp_path / "data")], job_dir)
+
+
+def test_a_home_that_the_image_lacks_is_closed_by_its_name(job_dir: Path, home: Path) -> None:
+    home.rmdir()
+    for path in (home, home / ".ssh" / "id"):
+        with pytest.raises(OrderRefused, match="keeps hidden in its home"):
+            check_input_files([str(path)], job_dir)
+    check_input_files([str(home / "data")], job_dir)
 
 
 def test_more_than_anybody_wants_is_refused(job_dir: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
