@@ -10,7 +10,7 @@ from typing import IO, cast
 
 from ewms.tms.board import Board, TaskforceReport, day_of, report_on
 from ewms.tms.eventlog.format import cut
-from ewms.tms.eventlog.reader import BATCH, LONGEST_EVENT, Position, read_on
+from ewms.tms.eventlog.reader import BATCH, LONGEST_EVENT, Piece, Position, read_on
 from ewms.tms.eventlog.tally import Tally
 from ewms.tms.expiry import LOG_ARCHIVE_SUFFIX
 from ewms.tms.log_sites import EVER
@@ -77,10 +77,10 @@ class DayLogs:
                 found[report.uuid] = report
         return list(found.values())
 
-    def feed(self, path: Path, data: bytes) -> None:
-        """Take whole events of one log, in its order."""
+    def feed(self, path: Path, data: bytes, *, again: bool = False) -> None:
+        """Take whole events of one log, in its order; `again`: they may have been taken before."""
         tally = self.tallies[path]
-        self.sites.take(tally.feed(data), tally.near)
+        self.sites.take(tally.feed(data, again=again), tally.near)
 
     def read_all(self, tell: Callable[[int], object] = lambda _: None) -> list[LogUnreadable]:
         """Read every log to its end, or as far as it can be read; `tell` hears of the bytes. Returns the faults."""
@@ -94,17 +94,17 @@ class DayLogs:
                 faults.append(fault)
         return faults
 
-    def read_on(self, path: Path) -> bool:
-        """Take a log's next piece, some MB at most; whether there was news; raises LogUnreadable."""
+    def read_on(self, path: Path) -> int:
+        """Take a log's next piece, some MB at most; how many bytes that were (0: no news); raises LogUnreadable."""
         if path in self._archives:
-            data, skipped = next(self._archives[path], b""), 0
+            piece = Piece(next(self._archives[path], b""), Position(), more=True)
         else:
             with _reading(path):
                 piece = read_on(path, self._positions[path])
-            self._positions[path], data, skipped = piece.position, piece.data, piece.skipped
-            self.tallies[path].damaged += bool(skipped)
-        self.feed(path, data)
-        return bool(data or skipped)
+        self._positions[path] = piece.position
+        self.tallies[path].damaged += bool(piece.skipped)
+        self.feed(path, piece.data, again=piece.again)
+        return len(piece.data) + piece.skipped
 
     def behind(self) -> int:
         """How many bytes of the logs that are there have not been read."""

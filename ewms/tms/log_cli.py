@@ -4,7 +4,7 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -96,11 +96,18 @@ def _writing() -> Iterator[None]:
 
 
 def _read_all(logs: DayLogs) -> list[LogUnreadable]:
+    with _progress(logs) as tell:
+        return logs.read_all(tell)
+
+
+@contextmanager
+def _progress(logs: DayLogs) -> Iterator[Callable[[int], object]]:
+    """A bar, to be told of the bytes read, where that takes a while and somebody may look."""
     total = sum(path.stat().st_size for path in logs.tallies)
     with click.progressbar(
         length=total, label="reading", file=sys.stderr, hidden=total < _LONG_READ or not sys.stderr.isatty()
     ) as bar:
-        return logs.read_all(bar.update)
+        yield bar.update
 
 
 def _tell_strangers(logs: DayLogs, unread: Collection[Path]) -> None:
@@ -119,14 +126,23 @@ def _follow_until_interrupted(logs: DayLogs) -> None:
 
 
 async def _follow(logs: DayLogs) -> NoReturn:
+    with _progress(logs) as tell:
+        changed = await _read_on(logs, tell)
     while True:
-        changed = False
-        for path in logs.tallies:
-            while await trio.to_thread.run_sync(logs.read_on, path):
-                changed = True
         if changed:
             _show(logs)
         await trio.sleep(_FOLLOW_POLL)
+        changed = await _read_on(logs)
+
+
+async def _read_on(logs: DayLogs, tell: Callable[[int], object] = lambda _: None) -> bool:
+    """Read what is new; whether there was any."""
+    changed = False
+    for path in logs.tallies:
+        while size := await trio.to_thread.run_sync(logs.read_on, path):
+            changed = True
+            tell(size)
+    return changed
 
 
 # --- for people ---

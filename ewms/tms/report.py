@@ -1,7 +1,8 @@
 """Changed taskforces → batches to the WMS, once per interval; what was not accepted stays on the board.
 
 While the WMS is away nothing is kept for it: each attempt sends what is true then, so that its first news is the
-newest. What an attempt without an answer may overwrite later (`doubts.py`) is told once more.
+newest. What an attempt without an answer may overwrite later (`doubts.py`) is told once more. What it refuses is given
+up only where it accepts other statuses.
 """
 
 import json
@@ -22,6 +23,10 @@ log = structlog.stdlib.get_logger(__name__)
 MAX_TASKFORCES: Final = 500
 MAX_BYTES: Final = 500_000
 """Of one call's body: many a proxy in front of a service stops at 1 MB."""
+_ENOUGH: Final = 4
+"""So many refusals, and nothing accepted: the WMS is taken to refuse whatever it is sent now."""
+_PATIENCE: Final = 3
+"""Reports with which a taskforce's statuses are sent and refused, when nothing else is there to be sent."""
 
 
 def first_batch(reports: Iterable[TaskforceReport]) -> tuple[TaskforceReport, ...]:
@@ -45,12 +50,12 @@ def size_of(report: TaskforceReport) -> int:
 async def run_reports(ctx: Context) -> NoReturn:
     """Report for ever, from when it is known what the WMS takes for not completed."""
     await ctx.outbox.reconciled.wait()
-    failures = _Failures()
+    failures, refusals = _Failures(), Refusals()
     async with trio.open_nursery() as completions:
         while True:
             await ctx.fresh.ask()
-            await _Round(ctx, completions, failures).run()
-            ctx.metrics.told_all()
+            if await _Round(ctx, completions, failures, refusals).run():
+                ctx.metrics.told_all()
             await rest(ctx.settings.watcher_interval)
     raise AssertionError("unreachable: the loop has no end")
 
@@ -58,18 +63,24 @@ async def run_reports(ctx: Context) -> NoReturn:
 class _Round:
     """Each taskforce that changed is told once, in batches; what changes meanwhile has the next round."""
 
-    def __init__(self, ctx: Context, completions: trio.Nursery, failures: "_Failures") -> None:
+    def __init__(self, ctx: Context, completions: trio.Nursery, failures: "_Failures", refusals: "Refusals") -> None:
         self._ctx = ctx
         self._completions = completions
         self._failures = failures
+        self._refusals = refusals
         self._told: set[str] = set()
+        self._refused: list[tuple[Sequence[TaskforceReport], WMSError]] = []
+        """Batches that were not halved any further, mostly of one taskforce."""
+        self._was_accepted = False
 
-    async def run(self) -> None:
+    async def run(self) -> bool:
+        """Whether all that had changed was told, or given up."""
         outbox = self._ctx.outbox
         self._tell_again(outbox.doubts.settled(trio.current_time(), self._ctx.settings.settle_time))
         self._ctx.board.forget_all_but(lambda uuid: outbox.stage(uuid) is not Stage.UNKNOWN)
         while await self._send():
             pass
+        return self._conclude()
 
     def _tell_again(self, settled: Sequence[str]) -> None:
         if settled:
@@ -104,9 +115,11 @@ class _Round:
 
     async def _send_halves(self, batch: Sequence[TaskforceReport], error: WMSError) -> None:
         """The WMS refused a batch: halve it, so that one bad entry does not silence all others."""
-        if len(batch) == 1:
-            log.error("the WMS refuses these statuses, giving them up", taskforce=batch[0].uuid, error=str(error))
-            self._settle(batch)
+        # Where it takes none at all, a thousand small calls would be refused, too.
+        is_vain = not self._was_accepted and len(self._refused) >= _ENOUGH
+        if len(batch) == 1 or is_vain:
+            self._refused.append((batch, error))
+            self._told.update(report.uuid for report in batch)
             return
         middle = len(batch) // 2
         for half in (batch[:middle], batch[middle:]):
@@ -115,7 +128,28 @@ class _Round:
     def _accept(self, batch: Sequence[TaskforceReport]) -> None:
         if batch:
             log.info("statuses reported", taskforces=len(batch))
+            self._was_accepted = True
         self._settle(batch)
+
+    def _conclude(self) -> bool:
+        """Give up what is itself the reason for its refusal; the rest stays on the board, for the next round."""
+        left = self._refused
+        alone = [batch[0].uuid for batch, _ in left if len(batch) == 1]
+        if self._refusals.are_final(alone, others_accepted=self._was_accepted):
+            for batch, error in left:
+                if len(batch) == 1:
+                    log.error(
+                        "the WMS refuses these statuses, giving them up", taskforce=batch[0].uuid, error=str(error)
+                    )
+                    self._settle(batch)
+            left = [(batch, error) for batch, error in left if len(batch) > 1]
+        if left:
+            log.error(
+                "the WMS refuses statuses, sending them again with the next report",
+                taskforces=sum(len(batch) for batch, _ in left),
+                error=str(left[-1][1]),
+            )
+        return not left
 
     def _settle(self, batch: Sequence[TaskforceReport]) -> None:
         outbox = self._ctx.outbox
@@ -130,6 +164,25 @@ class _Round:
                 outbox.set_stage(report.uuid, Stage.ENDING)
                 # In a task of its own: it may have to wait for this taskforce's stop, others shall not.
                 self._completions.start_soon(outbox.complete, report.uuid, int(report.completed_at))
+
+
+class Refusals:
+    """From one report to the next: are the statuses that the WMS refuses to blame, or is it the WMS? (pure)."""
+
+    def __init__(self) -> None:
+        self._alone: str | None = None
+        self._times = 0
+
+    def are_final(self, refused: Sequence[str], *, others_accepted: bool) -> bool:
+        """Whether to give up the statuses of these taskforces (by UUID), each of which was refused by itself.
+
+        A WMS that takes others means these. One that takes none may be at fault itself; only a single taskforce, for
+        which nobody else stands witness, is given up in the end, so that the WMS hears at least of its cluster's end.
+        """
+        alone = refused[0] if len(refused) == 1 else None
+        self._times = self._times + 1 if alone == self._alone else 1
+        self._alone = alone
+        return others_accepted or (alone is not None and self._times >= _PATIENCE)
 
 
 class _Failures:

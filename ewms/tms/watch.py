@@ -227,7 +227,7 @@ class _Watcher:
             )
             self._sites.restart(self._path.name)  # else its runs would count twice
         tally = self._board.tally(self._path.name)
-        self._sites.tally(self._path.name).take(tally.feed(piece.data), tally.near)
+        self._sites.tally(self._path.name).take(tally.feed(piece.data, again=piece.again), tally.near)
         tally.damaged += bool(piece.skipped)
         self._position = piece.position
 

@@ -30,17 +30,18 @@ def judge(call: str, answer: Answer) -> Any:
 
     A 4xx counts as the WMS's own word only in the WMS's own form (`{code, error}`). A proxy in front of a service that
     is being replaced says 404 or 403 too, and taking that for "no such taskforce" would remove healthy clusters. A 413
-    counts whoever says it: the body is too large on the way, whatever stands behind.
+    counts whoever says it: the body is too large on the way, whatever stands behind. A 403 is about who we are, never
+    about what is in the call: a role that is missing comes back, as a token's validity does.
 
     Raises:
-        WMSUnauthorized: 401.
+        WMSUnauthorized: 401, or 403 from the WMS.
         WMSUnavailable: 5xx, 408, 429, a redirect, or an answer that is not the WMS's.
         WMSNotFound: 404, from the WMS.
         WMSRefused: any other 4xx, from the WMS.
     """
     status = answer.status
-    if status == 401:
-        raise WMSUnauthorized(f"{call}: the WMS does not accept our token (401: {_error_text(answer)})")
+    if status == 401 or (status == 403 and _is_own_error(answer)):
+        raise WMSUnauthorized(f"{call}: the WMS does not accept our token ({status}: {_error_text(answer)})")
     if status >= 500 or status in _TRANSIENT:
         reason = f"{call}: the WMS answers {status}: {_error_text(answer)}"
         wait = retry_after(answer, datetime.now(UTC))

@@ -302,7 +302,8 @@ class WMS:
     ) -> Any:
         token = await self._tokens.get() if self._tokens else None
         answer = await self._send(method, path, query, body, token)
-        if answer.status == 401 and self._tokens and token:
+        # A role that was given to us since (403) is in a new token only.
+        if answer.status in (401, 403) and self._tokens and token:
             answer = await self._send(method, path, query, body, await self._tokens.renew(token))
         return judge(f"{method} {path}", answer)
 

@@ -23,7 +23,7 @@ class WMSUnavailable(WMSError):
 
 
 class WMSUnauthorized(WMSUnavailable):
-    """The token was refused although it is fresh, or the issuer refuses our credentials.
+    """The token was refused although it is fresh, it lacks the TMS's role, or the issuer refuses our credentials.
 
     It counts as transient, because the cure (a new secret, a role) happens on the other side while the TMS keeps its
     clusters watched; each try is logged as an error, and the backoff keeps it from spinning.
@@ -35,7 +35,7 @@ class WMSNotFound(WMSError):
 
 
 class WMSRefused(WMSError):
-    """The WMS says that the call is wrong (a 4xx other than 401, 404, 408 and 429); it will say so again."""
+    """The WMS says that the call is wrong (a 4xx other than 401, 403, 404, 408 and 429); it will say so again."""
 
     def __init__(self, call: str, status: int, error: str) -> None:
         super().__init__(f"the WMS refused {call} with {status}: {error}")

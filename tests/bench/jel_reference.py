@@ -1,5 +1,6 @@
 """A slow, obvious reading of a clean log through HTCondor's own reader: what ours must equal."""
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -55,8 +56,12 @@ class Reference:
             jobs = [job for (each, _), job in self.jobs.items() if each == cluster]
             compound: dict[str, dict[str, int]] = {}
             errors: dict[str, int] = {}
+            holds = Counter(job["status"] for job in jobs if job["status"].startswith("HELD"))
+            told = sorted(holds, key=lambda status: (-holds[status], status))[:10]
             for job in jobs:
-                by_pilot = compound.setdefault(self.examples.get((cluster, job["status"]), job["status"]), {})
+                is_rare = job["status"] in holds and job["status"] not in told
+                example = self.examples.get((cluster, job["status"]), job["status"])
+                by_pilot = compound.setdefault("HELD: (further reasons)" if is_rare else example, {})
                 by_pilot[job["pilot"]] = by_pilot.get(job["pilot"], 0) + 1
                 if job["error"] is not None:
                     group = group_of(job["error"])

@@ -85,7 +85,7 @@ async def test_a_factory_that_an_operator_paused_is_left_to_the_operator(
 
 
 async def test_an_end_that_the_wms_refuses_does_not_end_the_tms(bench: Bench) -> None:
-    bench.standin.faults.add(Fault(path="*/condor-complete/*", status=403, count=1))
+    bench.standin.faults.add(Fault(path="*/condor-complete/*", status=400, count=1))
     async with bench.tms():
         uuid = await started(bench)
         bench.schedd.clusters[1].is_queued = False  # before the log was read: nobody else knows that it was here

@@ -19,7 +19,7 @@ from ewms.tms.eventlog.tally import Tally
 from ewms.tms.files import write_atomically
 from ewms.tms.sites import SiteTally
 
-FORMAT: Final = 5
+FORMAT: Final = 6
 _SUFFIX: Final = ".checkpoint.json"
 
 
@@ -51,6 +51,8 @@ def dump(checkpoint: Checkpoint) -> str:
         "offset": position.offset,
         "inode": position.inode,
         "head": base64.b64encode(position.head).decode(),
+        "tail": base64.b64encode(position.tail).decode(),
+        "again": position.again,
     }
     saved = {
         "position": where,
@@ -82,7 +84,8 @@ def load(path: Path, near: date) -> Checkpoint | None:
             raise ValueError("damaged")  # noqa: TRY301
         saved = json.loads(rest)
         where = saved["position"]
-        position = Position(int(where["offset"]), int(where["inode"]), base64.b64decode(where["head"]))
+        head, tail = base64.b64decode(where["head"]), base64.b64decode(where["tail"])
+        position = Position(int(where["offset"]), int(where["inode"]), head, tail, int(where["again"]))
         return Checkpoint(position, Tally.load(saved["tally"], near), SiteTally.load(saved["sites"]))
     except Exception as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error

@@ -30,6 +30,8 @@ MAX_GAP: Final = 1_000_000
 MAX_TEXT: Final = 300
 """Characters of an error or hold text at the WMS."""
 TOP: Final = 10
+"""Groups of errors, and of hold reasons, that the WMS hears of."""
+_FURTHER: Final = f"{JobStatus.HELD}: (further reasons)"
 
 JsonObject = dict[str, Any]
 
@@ -157,19 +159,28 @@ class Cluster:
 
     # --- what follows ---
 
+    def has_ended(self, proc: int) -> bool:
+        """Whether this job has ended; where the cluster has, its jobs are not known any more."""
+        return 0 <= proc < len(self.codes) and self._states[self.codes[proc]].job in ENDED
+
     @property
     def jobs(self) -> int:
         """Jobs that the log spoke of (a factory's others are not materialized)."""
         return sum(self.counts) - self.counts[UNKNOWN]
 
     def compound_statuses(self, n_workers: int | None) -> dict[str, dict[str, int]]:
-        """Jobs by their status and their pilot's; workers that are not materialized yet are idle."""
+        """Jobs by their status and their pilot's; workers that are not materialized yet are idle.
+
+        Held ones are told apart by the most common reasons.
+        """
         found: dict[str, dict[str, int]] = {}
         counted = [(self._states[code], count) for code, count in enumerate(self.counts) if code and count]
         if n_workers is not None and not self.closed and n_workers > self.jobs:
             counted.append((JobState(JobStatus.IDLE, None), n_workers - self.jobs))
+        rare = _rare_holds(counted)
         for state, count in counted:
-            by_pilot = found.setdefault(self._examples.get(state.job, str(state.job)), {})
+            job = _FURTHER if state.job in rare else self._examples.get(state.job, str(state.job))
+            by_pilot = found.setdefault(job, {})
             pilot = state.pilot or NO_PILOT_STATUS
             by_pilot[pilot] = by_pilot.get(pilot, 0) + count
         return found
@@ -193,7 +204,7 @@ class Cluster:
         return self._last_end or 0 if total and ended >= total else None
 
     def _top(self) -> list[tuple[str, int]]:
-        return sorted(self._groups.items(), key=lambda item: (-item[1], item[0]))[:TOP]
+        return sorted(self._groups.items(), key=_commonest)[:TOP]
 
     def _needs(self, example: str) -> bool:
         if example in self._groups:
@@ -204,7 +215,7 @@ class Cluster:
         code = self._codes.get(state)
         if code is None and len(self._states) >= MAX_STATES:
             held = state.job.startswith(JobStatus.HELD)
-            state = JobState(f"{JobStatus.HELD}: (further reasons)" if held else state.job, None)
+            state = JobState(_FURTHER if held else state.job, None)
             code = self._codes.get(state)
         if code is None:
             code = self._codes[state] = len(self._states)
@@ -272,6 +283,19 @@ def merged(parts: Sequence[Cluster]) -> Cluster:
     for part in reversed(parts):
         whole.absorb(part)
     return whole
+
+
+def _rare_holds(counted: Sequence[tuple[JobState, int]]) -> set[str]:
+    """The groups of hold reasons beyond the most common ones."""
+    holds: Counter[str] = Counter()
+    for state, count in counted:
+        if state.job.startswith(JobStatus.HELD):
+            holds[state.job] += count
+    return {group for group, _ in sorted(holds.items(), key=_commonest)[TOP:]}
+
+
+def _commonest(group: tuple[str, int]) -> tuple[int, str]:
+    return -group[1], group[0]
 
 
 def _cut(text: str) -> str:

@@ -12,17 +12,21 @@ BATCH: Final = 1 << 18
 """Bytes read at once: as many as a processor's cache holds with what is made of them (1 MiB takes a fifth longer)."""
 LONGEST_EVENT: Final = 16 << 20
 """So many bytes without a terminator are no event that is still being written: they are skipped."""
-_HEAD: Final = 200
+_KEPT: Final = 200
+"""Bytes of a log's beginning, and of the end of what was read, by which it is known again."""
 _OVERLAP: Final = 4096
 
 
 @attrs.frozen
 class Position:
-    """How far a log was read, and how to know it again: its inode and its first bytes."""
+    """How far a log was read, and how to know it again: its inode, its first bytes, and those before the offset."""
 
     offset: int = 0
     inode: int = 0
     head: bytes = b""
+    tail: bytes = b""
+    again: int = 0
+    """As far as this offset the log is read on top of what was read before; 0: it is read for the first time."""
 
 
 @attrs.frozen
@@ -35,6 +39,8 @@ class Piece:
     """There are further bytes; only a partial event may be left where this is false."""
     replaced: str | None = None
     """Why this is not the file that the position was of; then it was read from its beginning."""
+    again: bool = False
+    """These events may have been read before."""
     skipped: int = 0
     """Bytes that cannot be an event."""
 
@@ -42,13 +48,14 @@ class Piece:
 def read_on(path: Path, position: Position, batch: int = BATCH) -> Piece:
     """Read whole events from `position`; raises OSError.
 
-    A log that shrank, or is another file now, is read from its beginning.
+    A log that shrank, or is another file now, is read from its beginning. So is one that was cut and has grown since:
+    HTCondor does not force its log to the disk, and a checkpoint may survive a power cut that the log's end does not.
     """
     with path.open("rb", buffering=0) as file:
         stat = os.fstat(file.fileno())
-        replaced = _other_file(position, stat, file.read(len(position.head))) if position.offset else None
+        replaced = _other_file(position, stat, file.fileno()) if position.offset else None
         if replaced is not None:
-            position = Position()
+            position = Position(again=max(position.offset, position.again))
         file.seek(position.offset)
         data = file.read(batch)
         end = cut(data)
@@ -62,16 +69,20 @@ def read_on(path: Path, position: Position, batch: int = BATCH) -> Piece:
     if not end and len(data) >= LONGEST_EVENT:
         skipped = len(data) - _OVERLAP
     behind = position.offset + (end or skipped)
-    head = position.head or data[: min(end, _HEAD)]
+    head = position.head or data[: min(end, _KEPT)]
+    tail = (position.tail + data[: end or skipped][-_KEPT:])[-_KEPT:]
     more = behind < stat.st_size and bool(end or skipped)
-    return Piece(data[:end], Position(behind, stat.st_ino, head), more, replaced, skipped)
+    known = Position(behind, stat.st_ino, head, tail, position.again)
+    return Piece(data[:end], known, more, replaced, again=position.offset < position.again, skipped=skipped)
 
 
-def _other_file(position: Position, stat: os.stat_result, head: bytes) -> str | None:
+def _other_file(position: Position, stat: os.stat_result, file: int) -> str | None:
     if stat.st_size < position.offset:
         return "it is shorter than what was read already"
     if stat.st_ino != position.inode:
         return "it is another file (inode)"
-    if head != position.head:
+    if os.pread(file, len(position.head), 0) != position.head:
         return "its first bytes changed"
+    if os.pread(file, len(position.tail), position.offset - len(position.tail)) != position.tail:
+        return "the last bytes read changed"
     return None

@@ -5,14 +5,14 @@ What a cut of the bytes into pieces looked like can never be told from the resul
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import date
 from typing import Any, Final
 
 from ewms.contract import CHIRP_PREFIX, ChirpAttribute
 from ewms.tms.eventlog import statuses
 from ewms.tms.eventlog.cluster import Cluster, JsonObject
-from ewms.tms.eventlog.format import Frames, classad_value, event_time, frames, taskforce_named, text_of
+from ewms.tms.eventlog.format import Event, Frames, classad_value, event_time, frames, taskforce_named, text_of
 from ewms.tms.eventlog.statuses import CHIRP, EFFECTS, ENDED, NEW_RUN, NO_EFFECT, SPECIAL
 
 _PREFIX: Final = CHIRP_PREFIX.encode()
@@ -52,15 +52,29 @@ class Tally:
         }
         assert self._special.keys() == SPECIAL
 
-    def feed(self, data: bytes) -> Frames:  # noqa: C901  one loop, see there
-        """Take whole events (what `format.cut` allows), in the order of the log; returns them."""
+    def feed(self, data: bytes, *, again: bool = False) -> Frames:
+        """Take whole events (what `format.cut` allows), in the order of the log; returns them.
+
+        `again` says that they may have been taken before, by this tally: then no job that has ended begins anew. The
+        event that ended it may be in a part of the log that was lost since.
+        """
         found = frames(data)
         self.events += found.count
         self.damaged += found.damaged
+        # A lazy filter: each event is looked at when those before it have been taken.
+        self._take(filter(self._is_of_the_living, found.events) if again else found.events)
+        self._note_news()
+        return found
+
+    def _is_of_the_living(self, event: Event) -> bool:
+        cluster = self.clusters.get(int(event[2]))
+        return cluster is None or not cluster.has_ended(int(event[3]))
+
+    def _take(self, events: Iterable[Event]) -> None:  # noqa: C901  one loop, see there
         by_text = self._by_text
         # The inner loop of the TMS: a million events a second, of which a third comes here. What changes nothing is
         # skipped early, a function call is dear, and what is rare is done elsewhere.
-        for event, number, cluster_text, proc_text in found.events:
+        for event, number, cluster_text, proc_text in events:
             sign = number
             if number == CHIRP:
                 start = event.find(_PREFIX) + len(_PREFIX)
@@ -93,8 +107,6 @@ class Tally:
                     cluster.ends.append(event)
             if cluster.errors and sign in NEW_RUN and cluster.forget_error(proc):
                 self._news.add(cluster.cluster_id)
-        self._note_news()
-        return found
 
     def _note_news(self) -> None:
         self.changed |= self._news

@@ -44,7 +44,7 @@ def test_a_partial_event_waits_for_its_end(tmp_path: Path) -> None:
     assert read_all(path, position, 1 << 20)[0] == LOG[whole:]
 
 
-@pytest.mark.parametrize("change", ["shrunk", "other inode", "other first bytes"])
+@pytest.mark.parametrize("change", ["shrunk", "cut, and grown since", "other inode", "other first bytes"])
 def test_another_file_is_read_from_its_beginning(tmp_path: Path, change: str) -> None:
     path = tmp_path / "log"
     path.write_bytes(LOG)
@@ -53,6 +53,9 @@ def test_another_file_is_read_from_its_beginning(tmp_path: Path, change: str) ->
     if change == "shrunk":
         new = LOG[: cut(LOG[:3000])]
         os.truncate(path, len(new))
+    elif change == "cut, and grown since":
+        new = LOG[: cut(LOG[:3000])] + LOG[cut(LOG[:5000]) :] + LOG
+        path.write_bytes(new)  # the same inode, and the same first bytes
     elif change == "other inode":
         (tmp_path / "new").write_bytes(new)
         (tmp_path / "new").replace(path)
@@ -61,8 +64,30 @@ def test_another_file_is_read_from_its_beginning(tmp_path: Path, change: str) ->
             file.write(new)
     piece = read_on(path, position)
     assert piece.replaced is not None
-    assert piece.data == new
-    assert read_on(path, piece.position).replaced is None
+    assert (piece.data, piece.again) == (new, True)
+    with path.open("ab") as file:
+        file.write(LOG)
+    following = read_on(path, piece.position)
+    assert (following.data, following.replaced) == (LOG, None)
+    # As far as the first reading came, it is read on top.
+    assert following.again is (len(new) < len(LOG))
+
+
+def test_what_was_read_before_is_known_as_such_piece_by_piece(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(LOG)
+    _, position = read_all(path, Position(), 1000)
+    os.truncate(path, 0)
+    piece = read_on(path, position)  # before the first event is there again
+    assert (piece.data, piece.replaced is not None) == (b"", True)
+    path.write_bytes(LOG + LOG)
+    told = []
+    while piece.position.offset < 2 * len(LOG):
+        piece = read_on(path, piece.position, 1000)
+        told += [piece.again] * len(piece.data)
+    assert told.index(False) >= len(LOG)
+    assert told.index(False) < len(LOG) + 4096
+    assert told == sorted(told, reverse=True)
 
 
 def test_endless_garbage_is_skipped(tmp_path: Path) -> None:
@@ -82,7 +107,7 @@ def test_endless_garbage_is_skipped(tmp_path: Path) -> None:
 def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
     tally = Tally(DAY)
     tally.feed(LOG)
-    position = Position(12, 34, b"\x00head")
+    position = Position(12, 34, b"\x00head", b"tail\xff", 99)
     path = checkpoint.checkpoint_path(tmp_path / "state", "2026-11-21.tms.jel")
     assert checkpoint.load(path, DAY) is None
     sites = SiteTally()

@@ -106,6 +106,23 @@ def test_top_ten_errors_in_groups_with_one_example_each() -> None:
     assert "lambda in /data/10/x" not in errors
 
 
+def test_the_ten_most_common_hold_reasons_with_one_example_each_and_the_others_together() -> None:
+    words = ["alpha", "beta", "gamma", "delta", "eps", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu"]
+    held = [
+        event(12, f"Job was held.\n\t{word} at /data/{each}/x\n\tCode 3 Subcode 0", 20 * number + each)
+        for number, word in enumerate(words)
+        for each in range(15 - number)
+    ]
+    found = fold(*held, chirp("Status", "Tasking", 239), EXECUTE.replace(b".000.", b".300.", 1))
+    found.feed(event(12, "Job was held.\n\tmu at /data/1/x\n\tCode 3 Subcode 0", 239))
+    told = found.clusters[7].compound_statuses(None)
+    assert told["HELD: the job's own policy: alpha at /data/0/x"] == {"null": 15}
+    assert told["HELD: the job's own policy: kappa at /data/0/x"] == {"null": 6}
+    assert told["HELD: (further reasons)"] == {"null": 5 + 4, "Tasking": 1}
+    assert told["RUNNING"] == {"null": 1}
+    assert len(told) == 10 + 1 + 1
+
+
 def test_workers_not_materialized_are_idle_until_the_cluster_is_removed() -> None:
     factory = event(35, "Cluster submitted from host: <x>", -1)
     removed = event(36, "Cluster removed\n\tMaterialized 1 jobs from 0 items.\tIncomplete", -1)

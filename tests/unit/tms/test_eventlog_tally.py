@@ -205,6 +205,48 @@ def test_a_second_reading_on_top_changes_nothing() -> None:
     assert {each: cluster.top_task_errors() for each, cluster in tally.clusters.items()} == errors
 
 
+@given(st.integers(0, len(SMALL)))
+@settings(deadline=None)
+def test_on_top_of_any_part_the_whole_is_the_whole(part: int) -> None:
+    tally = tally_of(SMALL[:part])
+    tally.feed(SMALL, again=True)
+    assert snapshot(tally) == snapshot(tally_of(SMALL))
+
+
+@given(st.integers(0, len(SMALL)), st.integers(0, len(SMALL)), st.integers(0, len(SMALL)))
+@settings(deadline=None)
+def test_of_a_log_that_lost_its_end_no_job_that_ended_begins_anew(known: int, kept: int, cut_at: int) -> None:
+    tally = tally_of(SMALL[:known])
+    ended = ended_jobs(tally)
+    left = SMALL[: cut(SMALL[: min(kept, known)])]
+    first = cut(left[:cut_at])
+    for data in (left[:first], left[first:]):
+        tally.feed(data, again=True)
+    assert ended_jobs(tally) == ended
+
+
+def ended_jobs(tally: Tally) -> dict[int, Any]:
+    return {
+        each: {status: pilots for status, pilots in found.items() if status in ("COMPLETED", "REMOVED")}
+        for each, (found, *_) in snapshot(tally).items()
+    }
+
+
+def test_what_ended_a_job_keeps_its_error_and_its_pilots_last_word() -> None:
+    head = b"(101.000.000) 2026-11-21 21:10:28 "
+    begins = b"001 " + head + b"Job executing on host: <>\n...\n"
+    early = b"008 " + head + b'HTChirpEWMSPilotStatus: "Tasking"\n...\n'
+    late = b"008 " + head + b'HTChirpEWMSPilotError: "no such thing"\n...\n005 ' + head + b"Job terminated.\n...\n"
+    held = b"012 " + head + b"Job was held.\n\tno reason\n...\n013 " + head + b"Job was released.\n...\n"
+    tally = tally_of(begins + early + late)
+    told = snapshot(tally)
+    assert told == {101: ({"COMPLETED": {"Tasking": 1}}, {"no such thing": 1}, True)}
+    tally.feed(begins + held + begins, again=True)
+    assert snapshot(tally) == told
+    tally.feed(begins)  # what is new is believed: a schedd may lose an end, too, and run the job again
+    assert snapshot(tally) == {101: ({"RUNNING": {"null": 1}}, {}, False)}
+
+
 # --- two ways ---
 
 

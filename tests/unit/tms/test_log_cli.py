@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -231,6 +232,39 @@ def test_output_that_does_not_fit_on_the_disk_is_told() -> None:
         _, said = process.communicate(timeout=60)
     assert process.returncode == 1
     assert said == "Error: cannot write: No space left on device\n"
+
+
+SHOW_ALWAYS = "import ewms.tms.log_cli as log, ewms.cli as cli; log._LONG_READ = 1; cli.main()"
+
+
+@pytest.mark.parametrize("following", [False, True])
+def test_a_long_read_shows_on_a_terminal_how_far_it_is(following: bool) -> None:
+    terminal, its_end = pty.openpty()
+    command = [sys.executable, "-c", SHOW_ALWAYS, "log", *["--follow"] * following, str(JEL / "vacate-rerun.jel")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=its_end, text=True)
+    os.close(its_end)
+    assert process.stdout is not None
+    assert any("1 taskforces" in line for line in process.stdout)
+    assert process.poll() is None or not following
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    said = os.read(terminal, 100_000).decode()
+    os.close(terminal)
+    assert "reading" in said
+    assert "100%" in said
+
+
+def test_a_failed_job_factory_is_in_the_story_and_in_the_table(tmp_path: Path) -> None:
+    path = tmp_path / "2026-11-21.tms.jel"
+    path.write_text(
+        "035 (007.-01.000) 2026-11-21 10:00:00 Cluster submitted from host: <127.0.0.1:1>\n"
+        "    EWMSTaskforceUUID=TF-1\n...\n"
+        "037 (007.-01.000) 2026-11-21 10:00:05 Job Materialization Paused\n\tno such file\n\tPauseCode 1\n...\n"
+    )
+    told = run("--why", "TF-1", path).output
+    assert "2026-11-21 10:00:05Z  1 × Job Materialization Paused: no such file PauseCode 1\n" in told
+    assert told.endswith("now:\n  no further workers: no such file\n  the cluster lives\n")
+    assert "no further workers: no such file" in run(path).output
 
 
 def test_ctrl_c_ends_following_well_and_reading_as_aborted(tmp_path: Path) -> None:

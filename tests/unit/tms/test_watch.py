@@ -132,14 +132,14 @@ async def test_a_log_that_goes_before_any_of_it_could_be_read_ends_nothing(
 
 
 async def test_a_restart_reads_only_what_is_new(stand: Stand, autojump_clock: object) -> None:
-    stand.append(submit() + EXECUTE)
+    stand.append(submit() + EXECUTE + event(6, "Image size of job updated: 1") * 20)
     async with stand.watching():
         await trio.sleep(1)
-    # What was read is not read again: garbage over it (same length, same first bytes) goes unseen.
+    # What was read is not read again: garbage over it (same length, same first and last bytes) goes unseen.
     path = stand.directory / NAME
     with path.open("r+b") as file:
         file.seek(210)
-        file.write(b"x" * (path.stat().st_size - 215))
+        file.write(b"x" * (path.stat().st_size - 420))
     stand.append(TERMINATED)
     stand.board = Board()
     async with stand.watching():
@@ -205,6 +205,35 @@ async def test_a_replaced_log_is_said_and_read_on_top(stand: Stand, autojump_clo
             await trio.sleep(3)
             assert stand.seen() == {"TF-1": {"COMPLETED": {"null": 1}}, "TF-2": {"IDLE": {"null": 1}}}
     assert said(logs, "read again from its beginning") == 1
+
+
+async def test_of_a_log_that_lost_its_end_no_worker_runs_again(stand: Stand, autojump_clock: object) -> None:
+    begun = submit() + event(0, "Job submitted from host: <x>", 1) + EXECUTE
+    stand.append(begun + TERMINATED)
+    with structlog.testing.capture_logs() as logs:
+        async with stand.watching():
+            before = stand.seen()
+            assert before == {"TF-1": {"COMPLETED": {"null": 1}, "IDLE": {"null": 1}}}
+            os.truncate(stand.directory / NAME, len(begun))
+            await trio.sleep(3)
+            assert stand.seen() == {}
+            stand.append(event(1, "Job executing on host: <x>", 1))
+            await trio.sleep(3)
+            assert stand.seen() == {"TF-1": {"COMPLETED": {"null": 1}, "RUNNING": {"null": 1}}}
+    assert said(logs, "read again from its beginning") == 1
+
+
+async def test_a_checkpoint_that_a_power_cut_left_ahead_of_its_log(stand: Stand, autojump_clock: object) -> None:
+    begun = submit() + event(0, "Job submitted from host: <x>", 1) + EXECUTE
+    stand.append(begun + TERMINATED)
+    async with stand.watching():
+        pass
+    # The log lost its end, and grew beyond what was read before anybody looked.
+    os.truncate(stand.directory / NAME, len(begun))
+    stand.append(event(1, "Job executing on host: <x>", 1) + event(6, "Image size of job updated: 1", 1) * 10)
+    stand.board, stand.sites = Board(), Sites()
+    async with stand.watching():
+        assert stand.seen() == {"TF-1": {"COMPLETED": {"null": 1}, "RUNNING": {"null": 1}}}
 
 
 async def test_a_deleted_log_stays_counted_until_its_clusters_were_told(stand: Stand, autojump_clock: object) -> None:

@@ -20,7 +20,7 @@ def error_body(text: str) -> bytes:
     [
         (Answer(400, error_body("x")), WMSRefused),
         (Answer(401, error_body("x")), WMSUnauthorized),
-        (Answer(403, error_body("x")), WMSRefused),
+        (Answer(403, error_body("x")), WMSUnauthorized),
         (Answer(403, b"<html>"), WMSUnavailable),
         (Answer(413, b"<html>"), WMSRefused),
         (Answer(404, error_body("x")), WMSNotFound),
