@@ -8,8 +8,8 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 import pytest
 import structlog
 
+from ewms.groups import leaves
 from ewms.testing.held import held
 
 if TYPE_CHECKING:
@@ -51,6 +52,17 @@ def pytest_configure(config: pytest.Config) -> None:
     saw("Python", platform.python_version())
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None, object, object]:
+    """A skip in an async test says why, too: pytest-trio raises one without reason for the group that it comes in."""
+    try:
+        return (yield)
+    except pytest.skip.Exception as skipped:
+        if skipped.msg or skipped.__context__ is None:
+            raise
+        raise next(leaves(skipped.__context__)) from None
+
+
 def saw(name: str, version: str) -> None:
     """Note, where EWMS_TEST_VERSIONS names a file, that tests run with this version; `nox -s versions` reads it."""
     if path := os.environ.get("EWMS_TEST_VERSIONS"):
@@ -72,18 +84,30 @@ def session_dir() -> Iterator[Path]:
 
 
 @contextmanager
-def shared(directory: Path, make: Callable[..., AbstractAsyncContextManager[T]], **options: object) -> Iterator[T]:
-    """A real thing in a directory of its own; where it cannot be had the test is skipped, but in CI it fails."""
+def had() -> Iterator[None]:
+    """What cannot be had here skips the test; where EWMS_TEST_REQUIRED is set, as `.ci/run` does, it fails."""
     from ewms.testing.pool import PoolUnavailable
 
-    directory.mkdir()
     try:
-        with held(partial(make, directory, progress=say, **options)) as opened:
-            yield opened
+        yield
     except PoolUnavailable as error:
-        if os.environ.get("CI"):
+        if os.environ.get("EWMS_TEST_REQUIRED"):
             raise
         pytest.skip(f"not to be had here: {error}")
+
+
+@pytest.fixture(scope="session")
+def needed() -> Callable[[], AbstractContextManager[None]]:
+    """A context in which a test gets a real thing; where that cannot be had the test is skipped, but in CI it fails."""
+    return had
+
+
+@contextmanager
+def shared(directory: Path, make: Callable[..., AbstractAsyncContextManager[T]], **options: object) -> Iterator[T]:
+    """A real thing in a directory of its own."""
+    directory.mkdir()
+    with had(), held(partial(make, directory, progress=say, **options)) as opened:
+        yield opened
 
 
 def wheel() -> Path | None:

@@ -1,16 +1,15 @@
 """The two grounds, as one parametrized fixture; and the pilot that is in production now."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import pytest
 from todays import IMAGE as TODAYS_IMAGE
 
 from ewms.testing.grounds import Ground, open_embedded_ground, pool_ground
 from ewms.testing.held import held
-from ewms.testing.pool import PoolUnavailable
 from ewms.testing.pool.images import bare_image
 from ewms.testing.pool.places import default_cache_dir
 from ewms.testing.pool.pypi import VERSION, PypiPilot, pypi_pilot, pypi_pilot_image
@@ -18,8 +17,6 @@ from ewms.testing.pool.rootfs import root_filesystem
 
 if TYPE_CHECKING:
     from ewms.testing.pool import Pool
-
-T = TypeVar("T")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -49,14 +46,16 @@ async def ground(request: pytest.FixtureRequest, work_dir: Path) -> AsyncIterato
 
 
 @pytest.fixture(scope="session")
-def todays_pilot() -> Iterator[PypiPilot]:
-    """PyPI's `ewms-pilot`, installed."""
-    with held_or_skipped(lambda: pypi_pilot(cache_dir=default_cache_dir(), progress=print)) as installed:
+def todays_pilot(needed: Callable[[], AbstractContextManager[None]]) -> Iterator[PypiPilot]:
+    """PyPI's `ewms-pilot`, installed: it depends on a package index, and on a Python that need not be here."""
+    with needed(), held(lambda: pypi_pilot(cache_dir=default_cache_dir(), progress=print)) as installed:
         yield installed
 
 
 @pytest.fixture(scope="session")
-def todays_image(pool: "Pool", todays_pilot: PypiPilot) -> Iterator[str]:
+def todays_image(
+    pool: "Pool", todays_pilot: PypiPilot, needed: Callable[[], AbstractContextManager[None]]
+) -> Iterator[str]:
     """An image that runs it, where the pool's jobs see it as one on CVMFS."""
     path = f"{TODAYS_IMAGE.rpartition(':')[0]}:{VERSION}"
 
@@ -71,15 +70,5 @@ def todays_image(pool: "Pool", todays_pilot: PypiPilot) -> Iterator[str]:
             await pool.inside.bind(image, path)
             yield path
 
-    with held_or_skipped(shown) as opened:
+    with needed(), held(shown) as opened:
         yield opened
-
-
-@contextmanager
-def held_or_skipped(make: Callable[[], AbstractAsyncContextManager[T]]) -> Iterator[T]:
-    """What depends on a package index and on a Python that need not be here: without them the test is skipped."""
-    try:
-        with held(make) as opened:
-            yield opened
-    except PoolUnavailable as error:
-        pytest.skip(f"not to be had here: {error}")

@@ -7,9 +7,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
+
+from ewms.testing.pool import PoolUnavailable
 
 pytestmark = pytest.mark.pool
 
@@ -69,7 +72,7 @@ def eventually(condition: Callable[[], bool]) -> bool:
 
 
 @pytest.mark.parametrize("ending", ["exception", "SIGINT", "SIGTERM", "SIGKILL"])
-def test_nothing_is_left(ending: str, session_dir: Path) -> None:
+def test_nothing_is_left(ending: str, session_dir: Path, needed: Callable[[], AbstractContextManager[None]]) -> None:
     work_dir = session_dir / f"lifecycle-{ending}"
     work_dir.mkdir()
     wheel = os.environ.get("EWMS_TEST_WHEEL", "")
@@ -86,7 +89,8 @@ def test_nothing_is_left(ending: str, session_dir: Path) -> None:
         line = opener.stdout.readline()
         if not line:
             reason = opener.stderr.read().strip().splitlines()[-1]
-            pytest.skip(reason) if "PoolUnavailable" in reason else pytest.fail(reason)
+            with needed():
+                raise (PoolUnavailable if "PoolUnavailable" in reason else AssertionError)(reason)
         told = json.loads(line)
         namespace = Path(f"/proc/{told['init_pid']}/ns/pid").readlink().name
         port = int(told["address"].rpartition(":")[2])

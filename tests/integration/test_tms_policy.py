@@ -165,9 +165,8 @@ async def test_a_worker_that_failed_does_not_run_on_that_machine_for_a_while(pla
 
 
 @pytest.mark.pool
+@pytest.mark.parametrize("place", ["pool"], indirect=True)
 async def test_a_container_that_cannot_be_started_is_held_with_the_reason(place: Place) -> None:
-    if place.image == "none":
-        pytest.skip("the embedded schedd starts processes, not containers")
     await place.submit("exit 0\n", container_image="/images/none:1")
     await place.until("held", lambda: 12 in place.story)
     reason = next(text for number, text in place.events if number == 12)
