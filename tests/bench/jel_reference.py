@@ -75,16 +75,12 @@ def is_told(info: str) -> bool:
     return info.startswith(("HTChirpEWMSPilotStatus: ", "HTChirpEWMSPilotError: "))
 
 
-def snapshots(path: Path) -> Iterator[Snapshot]:
-    """What is known after each event of a clean log."""
-    reference = Reference()
-    for event in htcondor2.JobEventLog(str(path)).events(0):
+def snapshots(path: Path, every: int = 1) -> Iterator[Snapshot]:
+    """What is known after each so many events of a clean log, and after its last one."""
+    reference, number = Reference(), 0
+    for number, event in enumerate(htcondor2.JobEventLog(str(path)).events(0), start=1):
         reference.take(int(event.type), event.cluster, event.proc, event)
+        if number % every == 0:
+            yield reference.snapshot()
+    if number % every:
         yield reference.snapshot()
-
-
-def final(path: Path) -> Snapshot:
-    reference = Reference()
-    for event in htcondor2.JobEventLog(str(path)).events(0):
-        reference.take(int(event.type), event.cluster, event.proc, event)
-    return reference.snapshot()

@@ -146,12 +146,23 @@ def test_equals_htcondors_own_reader_after_each_event(name: str) -> None:
         assert ours.keys() == expected.keys()
 
 
-def test_equals_htcondors_own_reader_on_a_day(tmp_path: Path) -> None:
-    from jel_reference import final
+@pytest.mark.parametrize(
+    "day",
+    [*(daylog.Day(taskforces=3, workers=8, updates=4, seed=seed) for seed in (7, 8, 9)), daylog.Day(20, 50, seed=10)],
+    ids=lambda day: f"{day.taskforces}x{day.workers}-seed-{day.seed}",
+)
+def test_equals_htcondors_own_reader_at_ten_times_of_a_day(tmp_path: Path, day: daylog.Day) -> None:
+    from jel_reference import snapshots
 
     path = tmp_path / "day.jel"
-    path.write_bytes(small_day())
-    assert snapshot(tally_of(path.read_bytes())) == final(path)
+    path.write_bytes(b"".join(daylog.lines(day)))
+    events = [event + b"\n...\n" for event in path.read_bytes().split(b"\n...\n")[:-1]]
+    tenth = -(-len(events) // 10)
+    tally = Tally(DAY)
+    for number, expected in enumerate(snapshots(path, every=tenth)):
+        tally.feed(b"".join(events[number * tenth : (number + 1) * tenth]))
+        assert snapshot(tally) == expected
+    assert tally.events == len(events)
 
 
 # --- cuts ---
