@@ -2,7 +2,7 @@
 
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
@@ -14,6 +14,8 @@ _OLD: Final = 0.9
 LONG_MIN: Final = 15.0
 """Of shorter lives nobody can say that they are flat."""
 _ALLOWED_MB: Final = 5.0
+_ALLOWED_FILES: Final = 8
+"""A few tasks, connections and helpers more than at the beginning; what leaks, leaks with each event or fault."""
 
 
 @attrs.frozen
@@ -47,8 +49,12 @@ class Life:
     @property
     def grown(self) -> float:
         """MB that the last quarter has more than the first."""
-        quarter = max(1, len(self.memory) // 4)
-        return statistics.mean(self.memory[-quarter:]) - statistics.mean(self.memory[:quarter])
+        return _growth(self.memory, statistics.mean)
+
+    @property
+    def opened(self) -> float:
+        """Descriptors that the last quarter has more than the first; a moment with many more is none."""
+        return _growth(self.files, min)
 
 
 def lives(samples: Iterable[Sample]) -> list[Life]:
@@ -77,12 +83,22 @@ def _life(role: str, each: Sequence[Sequence[Sample]]) -> Life:
     )
 
 
+def _growth(parts: Sequence[float], typical: Callable[[Sequence[float]], float]) -> float:
+    quarter = max(1, len(parts) // 4)
+    return typical(parts[-quarter:]) - typical(parts[:quarter])
+
+
 def judge(found: Iterable[Life]) -> list[str]:
     """Who lives long does not grow."""
+    old = [life for life in found if life.minutes >= LONG_MIN]
     return [
         f"{life.role}: grew by {life.grown:.1f} MB in {life.minutes:.0f} minutes: {life.memory}"
-        for life in found
-        if life.minutes >= LONG_MIN and life.grown > _ALLOWED_MB
+        for life in old
+        if life.grown > _ALLOWED_MB
+    ] + [
+        f"{life.role}: {life.opened:.0f} more descriptors after {life.minutes:.0f} minutes: {life.files}"
+        for life in old
+        if life.opened > _ALLOWED_FILES
     ]
 
 

@@ -35,6 +35,20 @@ def test_who_grows_over_a_long_time_is_wrong(until: float, is_wrong: bool) -> No
     assert bool(judge([life])) is is_wrong
 
 
+@pytest.mark.parametrize(
+    ("files", "minutes", "is_wrong"),
+    [
+        ((20, 20, 22, 24, 26, 28, 30, 32), 40.0, True),
+        ((20, 20, 22, 24, 26, 28, 30, 32), 10.0, False),
+        ((20, 22, 20, 21, 20, 22, 24, 23), 40.0, False),
+        ((20, 20, 60, 20, 20, 20, 21, 60), 40.0, False),
+    ],
+    ids=["leak", "too-short-to-tell", "a-few", "a-moment"],
+)
+def test_who_opens_more_and_more_is_wrong(files: tuple[int, ...], minutes: float, is_wrong: bool) -> None:
+    assert bool(judge([Life("TMS", 1, minutes, (50.0,) * SPANS, files)])) is is_wrong
+
+
 def test_who_was_seen_once_has_no_growth() -> None:
     (life,) = lives([Sample(5.0, "pilots", 7, 31.0, 12)])
     assert (life.memory, life.files, life.grown) == ((31.0,), (12,), 0.0)
