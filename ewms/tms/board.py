@@ -139,6 +139,11 @@ class Board:
                         counts[status.partition(":")[0]] += sum(by_pilot.values())
         return counts
 
+    def failed_factories(self) -> int:
+        """How many living clusters get no further workers, because their job factory stopped by itself."""
+        clusters = [cluster for tally in self._tallies.values() for cluster in tally.clusters.values()]
+        return sum(cluster.paused is not None and not cluster.closed for cluster in clusters)
+
     # --- from the watchers ---
 
     def tally(self, log_name: str) -> Tally:

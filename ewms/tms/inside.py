@@ -125,6 +125,7 @@ def _listed(counts: Mapping[str, int]) -> str:
 def _refresh(ctx: Context) -> None:
     ctx.metrics.jobs.replace(ctx.board.job_counts())
     ctx.metrics.taskforces.replace(ctx.outbox.counts())
+    ctx.metrics.failed_factories.set(ctx.board.failed_factories())
 
 
 def _overview(ctx: Context) -> Overview:

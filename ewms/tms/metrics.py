@@ -115,6 +115,9 @@ class Metrics:
         self.history_missing = gauge("history_missing", "1 while the schedd's history cannot be asked")
         self.jobs = Table(gauge("jobs", "Jobs of living clusters, by their status", "status"))
         self.taskforces = Table(gauge("taskforces", "Taskforces that are not completed, by their stage", "stage"))
+        self.failed_factories = gauge(
+            "failed_factories", "Living clusters that get no further workers: their job factory failed"
+        )
         self.stuck = Table(gauge("stuck", "Parts of the TMS that show no life, and for how long (s)", "child"))
         self.site_runs = Table(gauge("site_runs", "Runs of pilots that ended lately, by site", "site"))
         self.site_failures = Table(gauge("site_failures", "Failed runs and quick deaths among them, by site", "site"))

@@ -7,7 +7,10 @@ from tms_bench import Bench, until
 from ewms.testing.fakeschedd import Moment
 from ewms.testing.wms import Fault
 from ewms.tms.condor.base import CondorUnreachable
+from ewms.tms.inside import Inside
 from ewms.wms.models import Phase
+
+FAILED_FACTORIES = b"\newms_tms_failed_factories %d.0\n"
 
 
 async def started(bench: Bench) -> str:
@@ -45,13 +48,17 @@ async def test_a_schedd_without_an_answer_ends_nothing(bench: Bench) -> None:
 
 
 async def test_a_factory_that_failed_is_removed_when_no_job_is_left(bench: Bench) -> None:
-    async with bench.tms():
+    async with bench.tms() as ctx:
         uuid = await started(bench)
+        Inside(metrics=ctx.metrics).show(ctx)
+        assert FAILED_FACTORIES % 0 in ctx.metrics.text()
         bench.schedd.write(1, "037", -1, "Job Materialization Paused\n\tno such file\n\tPauseCode 1")
+        await until(lambda: FAILED_FACTORIES % 1 in ctx.metrics.text())
         await trio.sleep(0.4)
         assert bench.schedd.queued  # it still has jobs
         bench.schedd.clusters[1].n_present = 0
         await completed(bench, uuid)
+        assert FAILED_FACTORIES % 0 in ctx.metrics.text()
     assert not bench.schedd.queued
     assert "its job factory failed" in (bench.schedd.clusters[1].log_path).read_text()
 
