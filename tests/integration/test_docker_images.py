@@ -1,6 +1,7 @@
 """The Dockerfile, built and run for real: without a network, as what it starts from has Debian's packages already."""
 
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import build_images
 import pytest
 import trio
 
+from ewms.testing import localqueue
 from ewms.testing.docker import USER
 from ewms.testing.pool.data import containers_dir
 from ewms.testing.pool.places import default_cache_dir
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.docker
 
+PAGE: Final = (Path(__file__).parents[2] / "docs" / "images.md").read_text()
 VERSION: Final = "v0.0.1"
 # The machine itself: Debian with Docker's client. Without the daemon it is half as large.
 MACHINE: Final = (
@@ -95,6 +98,32 @@ async def test_a_pilot_whose_tasks_run_in_docker(docker_host: "DockerHost", cont
         docker_host, tag, *options, group=f":{group}", image=docker_host.task_image, platform="docker"
     )
     assert ", docker-cli " in versions
+    await as_the_page_says(docker_host, tag)
+
+
+async def as_the_page_says(docker_host: "DockerHost", tag: str) -> None:
+    """The command of docs/images.md, with a broker that needs no network."""
+    found = re.search(r"^```sh\n(docker run .*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    assert found is not None
+    command, n = re.subn(r"REGISTRY/ewms-pilot:\S+", tag, found[1])
+    assert n == 1
+    directory = docker_host.job_dir / "page"
+    broker = directory / "broker"
+    settings = {
+        "EWMS_PILOT_TASK_IMAGE": docker_host.task_image,
+        "EWMS_PILOT_TASK_ARGS": "sh -c 'tr a-z A-Z < {{INFILE}} > {{OUTFILE}}'",
+        **{f"EWMS_PILOT_QUEUE_{way}": way.lower() for way in ("INCOMING", "OUTGOING")},
+        **{f"EWMS_PILOT_QUEUE_{way}_BROKER_TYPE": "local" for way in ("INCOMING", "OUTGOING")},
+        **{f"EWMS_PILOT_QUEUE_{way}_BROKER_ADDRESS": str(broker) for way in ("INCOMING", "OUTGOING")},
+    }
+    broker.mkdir(parents=True)
+    (directory / "pilot.env").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+    await localqueue.put(broker, "incoming", ["one", "two"])
+    await docker_host.run(["chown", "--recursive", USER, str(directory)], user="root")
+    done = await docker_host.run(["bash", "-euc", command], cwd=str(directory), check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    results = await localqueue.drain(broker, "outgoing")
+    assert sorted(event.data for event in results) == ["ONE", "TWO"]
 
 
 async def test_a_pilot_of_one_broker_whose_tasks_run_in_apptainer(docker_host: "DockerHost", context: Path) -> None:

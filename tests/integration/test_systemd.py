@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from instances import Instance, open_instance
+from instances import UNITS, Instance, open_instance
 
 from ewms.testing.hanging import hanging_file
 from ewms.testing.pool.booted import CGROUP_PREFIX, boot_systemd
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.pool
 
-GUIDE = (Path(__file__).parents[2] / "docs" / "operators.md").read_text()
+GUIDE, MOVING = ((Path(__file__).parents[2] / "docs" / name).read_text() for name in ("operators.md", "moving.md"))
 
 # What a release is without an image, in short: a directory with bin/ewms. (A real one is a virtual environment.)
 EWMS = '#!/bin/sh\nexec /usr/bin/python3 -m ewms "$@"\n'
@@ -144,6 +144,21 @@ async def test_its_log_goes_to_a_file_where_a_drop_in_says_so(instance: Instance
     assert said.startswith("root\n")
     assert "\nEWMS_ADDRESS: " in said, "what it says on stderr"
     assert "EWMS_ADDRESS: " not in await instance.booted.journal(instance.unit)
+
+
+async def test_the_earlier_units_are_stopped_as_the_page_on_moving_says(instance: Instance) -> None:
+    found = re.search(r"^ *(systemctl disable --now (\S+) (\S+))$", MOVING, re.MULTILINE)
+    assert found is not None
+    line, *units = found.groups()
+    wanted = "[Install]\nWantedBy=default.target\n"
+    await instance.write(f"{UNITS}/{units[0]}", f"[Path]\nPathChanged=/tmp/envfile\nUnit={units[1]}\n{wanted}")
+    await instance.write(f"{UNITS}/{units[1]}", f"[Service]\nExecStart=sleep 1000\n{wanted}")
+    await instance.booted.systemctl("enable", "--now", *units)
+    assert (await instance.run("bash", "-c", line)).returncode == 0
+    for unit in units:
+        assert await instance.booted.property(unit, "ActiveState") == "inactive"
+        assert await instance.booted.property(unit, "UnitFileState") == "disabled"
+        await instance.run("rm", f"{UNITS}/{unit}", check=True)
 
 
 async def test_nothing_of_systemd_is_left(pool: "Pool") -> None:

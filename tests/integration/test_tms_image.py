@@ -1,6 +1,7 @@
 """The TMS from its image, pilots from theirs, on the real pool: `apptainer run` as the user who owns the jobs."""
 
 import json
+import re
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.pool
 
+JEL: Final = Path(__file__).parents[1] / "data" / "jel"
+PAGE: Final = (Path(__file__).parents[2] / "docs" / "images.md").read_text()
 AS_A_MODULE: Final = 3
 """Words of `python3 -m ewms`, which the image's entrypoint stands for."""
 
@@ -40,6 +43,7 @@ async def test_a_workflow_from_images_only(pool: "Pool", apptainer: list[str], g
     versions = f"versions: ewms {version('ewms-htcondor')}, "
     async with open_stand(ground, work_dir) as stand:
         await check(pool, apptainer, stand)
+        await as_the_page_says(pool, apptainer[-1], stand)
         async with stand.tms() as tms:
             asked = request(
                 ground, "sh -c 'tr a-z A-Z < {{INFILE}} > {{OUTFILE}}'", EWMS_PILOT_TIMEOUT_QUEUE_INCOMING=5
@@ -64,6 +68,30 @@ async def test_a_workflow_from_images_only(pool: "Pool", apptainer: list[str], g
     (error,) = list(ground.job_dir.glob(f"ewms-taskforce-{workflow.taskforce_uuid}/cluster-*/0.err"))
     assert error.read_text().startswith(f"{versions}aiormq ")
     assert ", apptainer " in error.read_text().splitlines()[0]
+
+
+async def as_the_page_says(pool: "Pool", image: str, stand: Stand) -> None:
+    """docs/images.md, line by line: what of the machine Apptainer shows by itself is seen, too."""
+    found = re.search(r"^## The TMS's image\n.*?^```sh\nimage=\S+\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    assert found is not None
+    binds, would_run, runs, reads = found[1].splitlines()
+
+    def typed(line: str) -> list[str]:
+        return ["bash", "-euc", f"image={image}; {binds}\nexec {line}"]
+
+    environment = tms_environment(stand.ground, stand.wms)
+    checked = await pool.run(typed(would_run), env=environment, check=False)
+    assert checked.returncode == 0, checked.stdout.decode()
+    ground = attrs.evolve(stand.ground, command=lambda _: pool.command(typed(runs)))
+    async with attrs.evolve(stand, ground=ground).tms():
+        with trio.fail_after(DEADLINE_S):
+            while "TMS ready" not in (stand.work_dir / "tms.log").read_text():  # noqa: ASYNC110  nothing tells
+                await trio.sleep(0.1)
+    log = reads.partition("#")[0].split()[-1]
+    await pool.run(["tee", f"{pool.job_dir}/{log}"], stdin=(JEL / "factory-with-notes.jel").read_bytes())
+    told = await pool.run(typed(reads), env=environment, cwd=str(pool.job_dir))
+    assert "TF-1" in told.stdout.decode()
+    await pool.run(["rm", f"{pool.job_dir}/{log}"])
 
 
 async def check(pool: "Pool", apptainer: list[str], stand: Stand) -> None:

@@ -33,16 +33,23 @@ RUN_BY: Final = {
     # What systemd does on an access point.
     r"containers/systemd/install\.sh( --user)? (prod|dev)": "tests/integration/test_install.py",
     r"(install|systemctl|journalctl) (?!disable).*": _WALK,
-    # The earlier TMS's units are not here: the test begins where they have ended.
-    r"systemctl disable --now ewms-tms-prod-watcher.path ewms-tms-prod.service": "tests/integration/test_moving.py",
+    # The earlier TMS's units are not here: others of their names are.
+    r"systemctl disable --now ewms-tms-prod-watcher.path ewms-tms-prod.service": (
+        "tests/integration/test_systemd.py::test_the_earlier_units_are_stopped_as_the_page_on_moving_says"
+    ),
     r"\./update_tms_image_symlink\.sh (v\d+\.\d+\.\d+|--check)": _WALK,
-    r"(python3 -m venv|ln -sfn) releases/.*": "tests/integration/test_systemd.py",
-    r"releases/v[\d.]+/bin/pip install ewms-htcondor\[tms\]==[\d.]+": "noxfile.py::install",
+    # Without an index: with the wheel of what runs. With one, pip installs the same in `nox`.
+    r"(python3 -m venv|ln -sfn) releases/.*|releases/v[\d.]+/bin/pip install ewms-htcondor\[tms\]==[\d.]+": (
+        "tests/integration/test_venv_release.py::test_the_page_makes_a_release_that_runs"
+    ),
     # Images.
-    r"apptainer run .*\$image.*": "tests/integration/test_tms_image.py",
-    r"docker run .*ewms-pilot:.*": "tests/integration/test_docker_images.py::test_a_pilot_whose_tasks_run_in_docker",
+    r"apptainer run .*\$image.*": "tests/integration/test_tms_image.py::as_the_page_says",
+    r"docker run .*ewms-pilot:.*": "tests/integration/test_docker_images.py::as_the_page_says",
     r"python3 -m pip wheel .*": "noxfile.py::build_wheel",
-    r"(sudo )?python3 containers/build_images\.py .*": "containers/build_images.py",
+    # With builders that only note what they are told; test_docker_images.py builds for real.
+    r"(sudo )?python3 containers/build_images\.py .*": (
+        "tests/unit/test_release_images.py::test_the_pages_commands_build"
+    ),
 }
 """A command that is not ours → the test that runs it (or the program that does)."""
 OF_THE_SHELL: Final = {"cd", "set", "export", ".", "exit", "cat"}

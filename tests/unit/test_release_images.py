@@ -26,6 +26,10 @@ CONTAINERS: Final = ROOT / "containers"
 PROJECT: Final[dict[str, Any]] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 TABLE: Final[dict[str, Any]] = tomllib.loads((CONTAINERS / "images.toml").read_text())
 WORKFLOWS: Final = {path.stem: yaml.safe_load(path.read_text()) for path in (ROOT / ".github/workflows").glob("*.yml")}
+PAGES_BUILDS: Final = re.findall(
+    r"^.*python3 containers/build_images\.py .*$", (ROOT / "docs" / "images.md").read_text(), re.MULTILINE
+)
+STAND_INS: Final = {"sudo": '#!/bin/sh\nexec "$@"\n', "pip": '#!/bin/sh\nmkdir -p build; echo "$*" >> "$TOLD"\n'}
 IN_AN_IMAGE: Final = {"python_version": "3.13", "python_full_version": "3.13.5", "sys_platform": "linux"}
 
 
@@ -104,6 +108,32 @@ def test_commands() -> None:
             if "=" in word and "{{ " + word.partition("=")[0] + " }}" in definition.read_text()
         }
         assert definition.stem in {"task", "worker"} or len(named) == 3
+
+
+@pytest.mark.parametrize("line", PAGES_BUILDS)
+def test_the_pages_commands_build(line: str, tmp_path: Path) -> None:
+    """Run as they stand, with programs that only say what they were told to do."""
+    for name in ("docker", "apptainer", "sudo", "pip"):
+        program = tmp_path / "bin" / name
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(STAND_INS.get(name, f'#!/bin/sh\necho "{name} $*" >> "$TOLD"\n'))
+        program.chmod(0o755)
+    (tmp_path / "dist").mkdir()
+    (tmp_path / "dist" / "ewms_htcondor-1.2.3-py3-none-any.whl").touch()
+    (tmp_path / "containers").symlink_to(CONTAINERS)
+    environment = {
+        "PATH": f"{tmp_path / 'bin'}:{Path(sys.executable).parent}:/usr/bin:/bin",
+        "PYTHON": str(tmp_path / "bin" / "pip"),
+        "TOLD": str(tmp_path / "told"),
+    }
+    done = subprocess.run(["bash", "-euc", line], cwd=tmp_path, check=True, env=environment, capture_output=True)
+    built = done.stdout.decode().splitlines()
+    told = (tmp_path / "told").read_text().splitlines()
+    assert len(built) == sum(line.endswith(f" {name}") or f" {name} " in line for name in TABLE["images"])
+    for tag in built:
+        (command,) = [command for command in told if f" {tag} " in command]
+        assert command.startswith(("docker build ", "apptainer build "))
+    assert len([command for command in told if " install " in command]) == 2 * len(built)
 
 
 def test_scripts_know_the_packages_of_a_recipe(tmp_path: Path) -> None:

@@ -19,14 +19,16 @@ _TIMESTAMP: Final = (2020, 1, 1, 0, 0, 0)
 
 def running_wheel(directory: Path) -> Path:
     """A wheel of the package as it is imported here; its dependencies are those of the installed distribution."""
-    metadata = importlib.metadata.distribution(DISTRIBUTION).read_text("METADATA") or ""
+    installed = importlib.metadata.distribution(DISTRIBUTION)
+    metadata, scripts = (installed.read_text(name) or "" for name in ("METADATA", "entry_points.txt"))
     version = Parser().parsestr(metadata, headersonly=True)["Version"]
     info = f"ewms_htcondor-{version}.dist-info"
     path = directory / f"ewms_htcondor-{version}-py3-none-any.whl"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as wheel:
         for name, source in _package_files():
             wheel.writestr(zipfile.ZipInfo(name, _TIMESTAMP), source.read_bytes())
-        for name, text in (("METADATA", metadata), ("WHEEL", _WHEEL_TEXT), ("RECORD", "")):
+        texts = {"METADATA": metadata, "WHEEL": _WHEEL_TEXT, "entry_points.txt": scripts, "RECORD": ""}
+        for name, text in texts.items():
             wheel.writestr(zipfile.ZipInfo(f"{info}/{name}", _TIMESTAMP), text)
     return path
 
