@@ -1,7 +1,7 @@
 """`nox -s sweep`: end the TMS, its schedd helpers, and both, at every step; lose every answer of the WMS; look.
 
 Examples:
-    nox -s sweep                                  320 cases on the embedded schedd, 40 on the real pool
+    nox -s sweep                                  at least 250 kills on the embedded schedd, 40 on the real pool
     nox -s sweep -- --kills 2000 --pool 0         all of the embedded schedd's: more than half an hour on two idle cores
     nox -s sweep -- --kills 30 --pool 3           what CI does
     nox -s sweep -- --only 'embedded life@schedd:submit:acted#1@both'
@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
+from math import ceil
 from pathlib import Path
 from typing import Final
 
@@ -22,7 +23,7 @@ import trio
 
 from ewms import logs
 from ewms.testing.pool import PoolUnavailable
-from tests.sweep.cases import SCENARIOS, Case, cases_of, choose, parse_case
+from tests.sweep.cases import SCENARIOS, Case, cases_of, enough, parse_case
 from tests.sweep.grounds import Ground, Say, open_embedded, open_real
 from tests.sweep.lane import Lane, open_lane
 from tests.sweep.table import Result, table
@@ -31,8 +32,8 @@ from tests.worked import in_new_directory
 OpenGround = Callable[[Path, int, Say], AbstractAsyncContextManager[Ground]]
 
 _GROUNDS: Final = ("embedded", "pool")
-_EMBEDDED_CASES: Final = 320
-_POOL_CASES: Final = 40
+_EMBEDDED_KILLS: Final = 250
+_POOL_KILLS: Final = 40
 _PROGRESS_S: Final = 10.0
 _MISSED_AT_MOST: Final = 0.1
 """Part of the cases whose step may not come: some depend on time."""
@@ -50,12 +51,15 @@ class Sweep:
     name: str
     open_ground: OpenGround
     lanes: int
-    number: int
+    kills: int
+    """At least so many, with what lies between them; where there are not so many steps, as many as there are."""
     only: Sequence[Case]
     work_dir: Path
     keep: bool
     results: list[Result] = attrs.field(factory=list)
     planned: list[Case] = attrs.field(factory=list)
+    promised: int = 0
+    """Kills without which it does not count."""
 
     async def run(self, *, only_list: bool = False) -> None:
         """Record the clean runs, then do the harms; some lanes side by side."""
@@ -71,9 +75,14 @@ class Sweep:
             if only_list:
                 print("\n".join(case.name for case in self.planned))
                 return
-            chosen = self.only or choose(self.planned, self.number)
+            chosen = self.only or self._choose()
             say(f"{self.name}: {len(chosen)} of {len(self.planned)} cases")
             await self._run_all(lanes, chosen)
+
+    def _choose(self) -> list[Case]:
+        chosen = enough(self.planned, ceil(self.kills / (1 - _MISSED_AT_MOST)))
+        self.promised = min(self.kills, int(sum(case.kills for case in chosen) * (1 - _MISSED_AT_MOST)))
+        return chosen
 
     async def _record(self, lanes: Sequence[Lane]) -> list[Case]:
         say(f"{self.name}: recording the steps of {len(SCENARIOS)} clean runs")
@@ -126,9 +135,13 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="nox -s sweep --", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--kills", type=int, default=_EMBEDDED_CASES, help="cases on the embedded schedd (%(default)s)")
     parser.add_argument(
-        "--pool", type=int, help=f"cases on the real pool ({_POOL_CASES}; without this option it may be unavailable)"
+        "--kills", type=int, default=_EMBEDDED_KILLS, help="at least so many on the embedded schedd (%(default)s)"
+    )
+    parser.add_argument(
+        "--pool",
+        type=int,
+        help=f"the same for the real pool ({_POOL_KILLS}; without this option it may be unavailable)",
     )
     parser.add_argument("--lanes", type=int, default=6, help="cases side by side (%(default)s)")
     parser.add_argument(
@@ -156,21 +169,21 @@ def _sweeps(arguments: argparse.Namespace, work_dir: Path) -> list[Sweep]:
     real = partial(open_real, wheel=Path(wheel) if wheel else None)
     grounds: list[tuple[str, OpenGround, int]] = [
         ("embedded", open_embedded, arguments.kills),
-        ("pool", real, 0 if arguments.list else _POOL_CASES if arguments.pool is None else arguments.pool),
+        ("pool", real, 0 if arguments.list else _POOL_KILLS if arguments.pool is None else arguments.pool),
     ]
     only = {ground: [case for place, case in arguments.only if place == ground] for ground in _GROUNDS}
     return [
         Sweep(
             name,
             open_ground,
-            min(arguments.lanes, max(1, len(only[name]) or number)),
-            number,
+            min(arguments.lanes, max(1, len(only[name]) or kills)),
+            kills,
             only[name],
             work_dir / name,
             arguments.keep,
         )
-        for name, open_ground, number in grounds
-        if (only[name] if arguments.only else number)
+        for name, open_ground, kills in grounds
+        if (only[name] if arguments.only else kills)
     ]
 
 
@@ -182,6 +195,10 @@ def _conclude(sweep: Sweep) -> int:
     missed = sum(not result.is_reached for result in sweep.results)
     if missed > max(1, _MISSED_AT_MOST * len(sweep.results)):
         print(f"{missed} cases never came to their step: the clean runs are not like the others")
+        return 1
+    kills = sum(result.kills for result in sweep.results)
+    if kills < sweep.promised:
+        print(f"{kills} kills, where {sweep.promised} are asked for: too many cases never came to theirs")
         return 1
     return 1 if wrong else 0
 

@@ -148,6 +148,11 @@ class Case:
         """All that happens, in order."""
         return (*self.scenario.script, self.harm) if self.harm else self.scenario.script
 
+    @property
+    def kills(self) -> int:
+        """How often it kills with -9, if all its steps come."""
+        return sum(trigger.act in KILLS for trigger in self.plan)
+
 
 def parse_case(name: str) -> Case:
     """The case of that name.
@@ -207,6 +212,14 @@ def _harms(seen: Seen) -> Iterator[Trigger]:
     if step in _CHANGING:
         for act in (Act.HELPER, Act.BOTH):
             yield from (Trigger(seen.point, act, delay) for delay in _DELAYS_MS)
+
+
+def enough(cases: Sequence[Case], kills: int) -> list[Case]:
+    """As many of them, as `choose` does it, as have so many kills together; all where they have fewer."""
+    chosen = choose(cases, 0)
+    while len(chosen) < len(cases) and (missing := kills - sum(case.kills for case in chosen)) > 0:
+        chosen = choose(cases, len(chosen) + missing)
+    return chosen
 
 
 _HEART: Final = ("schedd:submit:", "schedd:act:")

@@ -1,7 +1,7 @@
 import pytest
 
 from ewms.testing.wms import Fault, Request
-from tests.sweep.cases import SCENARIOS, Act, Case, Seen, Trigger, cases_of, choose, parse_case
+from tests.sweep.cases import KILLS, SCENARIOS, Act, Case, Seen, Trigger, cases_of, choose, enough, parse_case
 from tests.sweep.steps import Point, is_poll, local_step, parse_point, wms_call
 from tests.sweep.table import Result, table
 
@@ -102,6 +102,20 @@ def test_the_heart_is_always_chosen_then_the_life_then_evenly(number: int, of_li
     assert len(chosen) == len(set(chosen)) == min(number, 210)
     assert sum(case.scenario is LIFE for case in chosen) == of_life
     assert sum(bool(case.harm and "submit" in case.harm.point.step) for case in chosen) == of_its_heart
+
+
+def test_cases_are_taken_until_they_have_the_kills_that_are_asked_for() -> None:
+    seen = [Seen(Point(f"wms:POST:x{number}:acted"), True, True) for number in range(20)]
+    of_life = cases_of(LIFE, seen)  # of five harms two are no kill
+    assert len(of_life) == 100
+    for kills in (1, 7, 30, 60, 1000):
+        chosen = enough(of_life, kills)
+        played = sum(case.harm is not None and case.harm.act in KILLS for case in chosen)
+        assert min(kills, 60) <= played <= 2 * kills
+    assert enough(of_life, 1000) == of_life
+    restart = Case(RESTART, of_life[0].harm)
+    assert restart.kills == 2
+    assert len(enough([restart] * 5, 4)) < 5
 
 
 def result(case: Case, n_clusters: int, *problems: str, is_reached: bool = True) -> Result:
