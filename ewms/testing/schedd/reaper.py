@@ -124,13 +124,17 @@ def _reap(worker: int) -> tuple[int, float, float, int] | None:
 
 
 def _start(spec: Mapping[str, Any]) -> int:
+    # A signal that comes before the child no longer ignores it would be lost: blocked, it waits.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _IGNORED)
     pid = os.fork()
     if pid:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         return pid
     try:
         os.setsid()
         for each in (*_IGNORED, signal.SIGCHLD):
             signal.signal(each, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         os.chdir(spec["cwd"])
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
         os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
