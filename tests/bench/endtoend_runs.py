@@ -98,7 +98,7 @@ class Ways:
         began = trio.current_time()
         submitted = await self.pool.run(
             ["condor_submit", "-terse", "-"],
-            stdin=_description(self.pool, script, log, count).encode(),
+            stdin=description(self.pool, script, log, count).encode(),
             cwd=str(log.parent),
         )
         cluster = submitted.stdout.split(b".")[0].decode()
@@ -106,7 +106,7 @@ class Ways:
             if case.kills:
                 nursery.start_soon(self._kill_one, f"ClusterId == {cluster}", _half_time(log, case))
             with trio.fail_after(PATIENCE_S):
-                while _count(log, "005") < count:  # noqa: ASYNC110  a foreign process writes it
+                while occurrences(log, "005") < count:  # noqa: ASYNC110  a foreign process writes it
                     await trio.sleep(_POLL_S)
             nursery.cancel_scope.cancel()
         return trio.current_time() - began
@@ -131,7 +131,7 @@ def _half_time(log: Path, case: Case) -> Callable[[], bool]:
     began: list[float] = []
 
     def is_over() -> bool:
-        if not began and _count(log, "001"):
+        if not began and occurrences(log, "001"):
             began.append(trio.current_time())
         return bool(began) and trio.current_time() - began[0] >= case.tasks / case.slots * TASK_S / 2
 
@@ -163,7 +163,8 @@ def _request(ground: Ground, case: Case, workers: int, settings: dict[str, Any])
     )
 
 
-def _description(pool: Pool, script: str, log: Path, count: int) -> str:
+def description(pool: Pool, script: str, log: Path, count: int) -> str:
+    """Of container-universe jobs: so many times a shell script, whose first argument is their number."""
     quoted = script.replace("'", "''").replace('"', '""')
     lines: Sequence[str] = (
         "universe = container",
@@ -181,7 +182,8 @@ def _description(pool: Pool, script: str, log: Path, count: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _count(log: Path, kind: str) -> int:
+def occurrences(log: Path, kind: str) -> int:
+    """How many events of a kind (its three digits) a log has."""
     # Asked five times a second of a log that grows to megabytes: it must not cost the jobs their processor.
     return log.read_bytes().count(b"\n%s (" % kind.encode()) if log.exists() else 0
 

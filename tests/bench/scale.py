@@ -119,10 +119,14 @@ class Totals:
     log_bytes: float
     log_lines: float
     peak_log_lines: float
+    peak_shadow_s: float
+    """Seconds of processor that shadows need."""
     wms_requests: float
+    peak_wms_requests: float
     status_bytes: float
     """Bodies of the batches to the WMS."""
     messages: float
+    peak_events: float
     connections: int
     """At the peak."""
 
@@ -132,26 +136,31 @@ def count(plan: Plan) -> Totals:
     minutes = list(day(plan))
     updates, sizes = 60 / plan.chirp_interval, 60 / 300
     bytes_a_minute = updates * cost("update_bytes") + sizes * cost("size_bytes")
-    lines_a_minute = updates * cost("update_lines") + sizes
+    chirps_a_minute = updates * cost("update_lines")
+    lines_a_minute = chirps_a_minute + sizes
+    shadow_s_a_minute = chirps_a_minute * cost("chirp_shadow_cpu")
     lines = [each.started * cost("life_lines") + each.running * lines_a_minute for each in minutes]
     lives, worker_minutes = sum(each.started for each in minutes), sum(each.running for each in minutes)
-    peak_running = max(each.running for each in minutes)
+    peak_running, peak_starts = max(each.running for each in minutes), max(each.started for each in minutes)
     reports = 86400 / plan.report_interval
-    orders = plan.taskforces * 24 / plan.taskforce_hours
+    even = 2 * plan.access_points * 86400 / plan.poll_interval + reports * plan.access_points * math.ceil(
+        plan.taskforces / plan.access_points / cost("batch")
+    )
+    orders = plan.taskforces * 24 / plan.taskforce_hours * (cost("start_calls") + cost("stop_calls"))
     return Totals(
         lives=lives,
         peak_running=peak_running,
-        peak_starts=max(each.started for each in minutes),
+        peak_starts=peak_starts,
         log_bytes=lives * cost("life_bytes") + worker_minutes * bytes_a_minute,
         log_lines=sum(lines),
         peak_log_lines=max(lines),
-        wms_requests=(
-            2 * plan.access_points * 86400 / plan.poll_interval
-            + reports * plan.access_points * math.ceil(plan.taskforces / plan.access_points / cost("batch"))
-            + orders * (cost("start_calls") + cost("stop_calls"))
-        ),
+        peak_shadow_s=max(each.started * cost("shadow_cpu") + each.running * shadow_s_a_minute for each in minutes),
+        wms_requests=even + orders,
+        # Taskforces begin and end as their workers do, events come as fast as workers take them.
+        peak_wms_requests=even / MINUTES + orders * peak_starts / lives,
         status_bytes=reports * plan.taskforces * cost("entry_bytes"),
         messages=plan.events * cost("event_messages"),
+        peak_events=plan.events * peak_running / worker_minutes,
         connections=round(peak_running * cost("connections")),
     )
 
@@ -161,10 +170,7 @@ def count(plan: Plan) -> Totals:
 
 @attrs.frozen
 class Load:
-    """What one carrier (an access point, the WMS, a broker node, a queue) has to bear.
-
-    At the worst time of the day; requests to the WMS, events and messages on the day's average.
-    """
+    """What one carrier (an access point, the WMS, a broker node, a queue) has to bear at the worst time of the day."""
 
     name: str
     """Of its limit in `unit_costs.py`."""
@@ -186,17 +192,17 @@ def loads(plan: Plan) -> list[Load]:
     totals = count(plan)
     running = totals.peak_running / plan.access_points
     starts = totals.peak_starts / 60 / plan.access_points
-    events = plan.events / 86400
+    events = totals.peak_events / 60
     log_bytes = totals.log_bytes / plan.access_points
     connections = totals.connections / plan.broker_nodes
     return [
         Load("memory of an access point", running * cost("shadow_memory")),
-        Load("processors for shadows", starts * cost("shadow_cpu")),
+        Load("processors for shadows", totals.peak_shadow_s / 60 / plan.access_points),
         Load("processor of a schedd", starts * cost("schedd_cpu")),
         Load("disk of an access point", log_bytes * plan.log_days * (1 + cost("packed"))),
         Load("processor of a TMS", totals.peak_log_lines / 60 / plan.access_points * cost("read_cpu")),
         Load("memory of a TMS", cost("tms_memory") + totals.lives / plan.access_points * cost("job_memory")),
-        Load("requests to the WMS", totals.wms_requests / 86400),
+        Load("requests to the WMS", totals.peak_wms_requests / 60),
         Load("connections of a broker node", connections),
         Load("memory of a broker node", connections * cost("connection_memory")),
         Load("new connections of a broker node", connections / RECONNECTING),
@@ -250,6 +256,7 @@ def totals_table(plan: Plan) -> str:
         ["… read by the TMS in", f"{totals.log_lines * cost('read_cpu') / 60:,.0f} minutes of processor"],
         ["requests to the WMS", f"{totals.wms_requests:,.0f}, {totals.status_bytes / 1e6:,.0f} MB of statuses"],
         ["messages through the broker", f"{totals.messages / 1e9:,.1f} billion"],
+        ["events in one second, at most", f"{totals.peak_events / 60:,.0f}"],
         ["connections to it, at most", f"{totals.connections:,}"],
         ["a TMS that starts at the end of it, without a checkpoint", f"has caught up after {catching_up(plan):,.0f} s"],
     ]

@@ -2,8 +2,8 @@
 
 `computed` ones follow from our code or from the generator of day logs, and `tests/unit/test_bench_scale.py` computes
 them again. `counted` ones were counted by hand, from what the contract or a service's design says; no test holds them.
-`measured` ones were measured on the machine of docs/performance.md, by the row or program that is named. `assumed` ones
-are nobody's measurement: whoever plans puts in his own.
+`measured` ones were measured on the machine of docs/performance.md, by the row or program that is named; medians.
+`assumed` ones are nobody's measurement: whoever plans puts in his own.
 """
 
 from collections.abc import Mapping
@@ -26,8 +26,9 @@ class Cost:
 
 
 _GENERATOR: Final = "`daylog.py`, which writes HTCondor's own texts"
-_ROUNDS: Final = "[the TMS's rounds](performance.md)"
-_NOT_YET: Final = "nobody has measured it here yet"
+_ORDERS: Final = "a TMS and the WMS stand-in"
+_BROKER: Final = "`measure_costs.py`: 1,000 connections of 500 pilots, no TLS"
+_POOL: Final = "`measure_costs.py`"
 _SERVER: Final = "a server of 2026 that is not large"
 
 COSTS: Final[Mapping[str, Cost]] = {
@@ -51,21 +52,32 @@ COSTS: Final[Mapping[str, Cost]] = {
     "job_memory": Cost(34, "bytes", "worker in a TMS's memory", "measured", "[its row](performance.md)"),
     "tms_memory": Cost(38e6, "bytes", "TMS with nothing to do, without its helpers", "measured", "`measure_costs.py`"),
     # --- the WMS ---
-    "start_calls": Cost(4, "requests", "start of a taskforce", "counted", _ROUNDS),
-    "stop_calls": Cost(3, "requests", "stop of a taskforce, or its end", "counted", _ROUNDS),
+    "start_calls": Cost(3, "requests", "start of a taskforce, beside the polls", "computed", _ORDERS),
+    "stop_calls": Cost(4, "requests", "stop of a taskforce and its end, beside the polls", "computed", _ORDERS),
     "batch": Cost(500, "taskforces", "batch of statuses has at most", "computed", "`ewms.tms.report`"),
     "entry_bytes": Cost(245, "bytes", "taskforce in a batch of statuses", "computed", "`ewms.tms.report`"),
     # --- the broker: RabbitMQ, quorum queues ---
-    "connections": Cost(2, "connections", "pilot, whose two queues have a token each", "counted", "its contract"),
-    "connection_memory": Cost(100e3, "bytes", "connection with a consumer, in the broker", "assumed", _NOT_YET),
-    "event_messages": Cost(
-        8, "messages", "event: publish, confirm, delivery, ack, in and out", "counted", "its contract"
+    "connections": Cost(
+        2, "connections", "pilot, whose two queues have a token each", "computed", "`ewms.pilot.service`"
     ),
-    "event_broker_cpu": Cost(1e-3, "s of processor", "event, in a broker of one node", "assumed", _NOT_YET),
+    "connection_memory": Cost(98e3, "bytes", "connection of a pilot, in the broker", "measured", _BROKER),
+    "event_messages": Cost(
+        8, "messages", "event: publish, confirm, delivery, ack, in and out", "counted", "AMQP 0-9-1"
+    ),
+    "event_broker_cpu": Cost(2.4e-3, "s of processor", "event, in a broker of one node", "measured", _BROKER),
     # --- HTCondor ---
-    "shadow_memory": Cost(1.5e6, "bytes", "running worker, in its shadow's own memory", "assumed", _NOT_YET),
-    "shadow_cpu": Cost(0.1, "s of processor", "run of a worker, of its shadow", "assumed", _NOT_YET),
-    "schedd_cpu": Cost(0.02, "s of processor", "run of a worker, of the schedd", "assumed", _NOT_YET),
+    "shadow_memory": Cost(
+        1.75e6, "bytes", "running worker, in its shadow's own memory", "measured", f"{_POOL}: 30 shadows"
+    ),
+    "shadow_cpu": Cost(
+        0.027, "s of processor", "run of a worker, of its shadow", "measured", f"{_POOL}: 240 short runs"
+    ),
+    "chirp_shadow_cpu": Cost(
+        0.00015, "s of processor", "log event of a pilot, of its shadow", "measured", f"{_POOL}: 2,000 of them"
+    ),
+    "schedd_cpu": Cost(
+        0.0104, "s of processor", "run of a worker, of the schedd", "measured", f"{_POOL}: 240 short runs"
+    ),
 }
 """“One … costs”."""
 
