@@ -368,6 +368,7 @@ FAULTS: Final = {
     "dropped": Fault(drop=True, count=2),
     "dropped after acting": Fault(drop=True, after=True, count=2),
     "401": Fault(status=401, count=2),
+    "403": Fault(status=403, count=2),
     "a redirect": Fault(status=302, count=2),
 }
 
@@ -513,6 +514,13 @@ async def test_a_token_that_is_never_accepted_does_not_spin(standin: Standin) ->
         with pytest.raises(WMSUnauthorized, match="401"):
             await wms.next_start_order(SCHEDD)
     assert len(standin.called("/v1/tms")) == 2
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_token_is_renewed_at_once_where_validity_or_role_is_missing(standin: Standin, status: int) -> None:
+    standin.faults.add(Fault(path="/v1/*", status=status, count=1))
+    async with client(standin, retry=Retry(attempts=1)) as wms:
+        assert await wms.next_start_order(SCHEDD) is None
 
 
 async def test_another_answer_than_the_true_one(standin: Standin, wms: WMS, user: User) -> None:
