@@ -18,7 +18,7 @@ from ewms.secret import MASK, Secret, redact
 from ewms.testing.fakeschedd import Moment
 from ewms.testing.wms import Fault
 from ewms.tms.condor.base import CondorRefused, CondorUnreachable
-from ewms.tms.entries import Entry
+from ewms.tms.entries import Entry, parse
 from ewms.tms.eventlog.reader import Piece, Position, read_on
 from ewms.tms.outbox import Stage
 from ewms.wms.models import Phase
@@ -147,6 +147,7 @@ async def test_a_stop_whose_ledger_entry_cannot_be_read(
     async with bench.tms() as ctx:
         uuid = await started(bench)
         entry = bench.settings.state_dir / "ledger" / f"{uuid}.json"
+        await until(lambda: parse(entry.read_bytes()).confirmed_at is not None)  # the last that a start writes
         entry.unlink()
         entry.mkdir()  # what even root cannot read
         if is_the_machines:
