@@ -123,6 +123,28 @@ def trace() -> list[str]:
     return [str(pid) for pid in range(1, 3000) if pid not in seen and LIBC.ptrace(ATTACH, pid, None, None) == 0]
 
 
+def signal_others() -> list[str]:
+    """Whom a signal reaches who is not of this task's own line; none is sent."""
+    ours = {int(number) for pid in _line() for number in os.listdir(f"/proc/{pid}/task")}
+    return [str(pid) for pid in sorted({*range(1, 3000), *pids()} - ours) if _may_signal(pid)]
+
+
+def _line() -> Iterator[int]:
+    """This process, its parent, …, up to the container's first."""
+    pid = os.getpid()
+    while pid:
+        yield pid
+        pid = int(content(f"/proc/{pid}/stat").rpartition(b")")[2].split()[1])
+
+
+def _may_signal(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except OSError:
+        return False
+    return True
+
+
 def write_elsewhere() -> list[str]:
     """Directories that a file could be made in."""
     found = []
@@ -221,6 +243,7 @@ ATTEMPTS: tuple[Callable[[], list[str]], ...] = (
     read_memories,
     through_other_roots,
     trace,
+    signal_others,
     write_elsewhere,
     write_to_the_kernel,
     under_the_mounts,

@@ -25,16 +25,22 @@ PROGRAM: Final = Path(hostile_task.__file__).read_bytes().hex()
 TASKS: Final = 2
 OWN_PLACES: Final = {"/dev", "/dev/shm", "/tmp", "/var/tmp", "/ewms-pilot-data/data-hub", "/ewms-pilot-data/task-io"}
 ATTEMPTS: Final = [each.__name__ for each in hostile_task.ATTEMPTS]
+WITHOUT_ISOLATION: Final = ("read_files", "read_environments", "through_other_roots", "signal_others")
+"""What gets something wherever nothing is in its way; more does where the kernel lets processes of a user be traced."""
 
 
 @pytest.fixture(scope="module", params=["apptainer", "bwrap"])
 def got(request: pytest.FixtureRequest, pool: "Pool", session_dir: Path) -> list[dict[str, Any]]:
     """What two hostile tasks of one pilot got, side by side in a container-universe job."""
-    directory = session_dir / f"hostile-{request.param}"
+    return got_on(request.param, pool, session_dir)
+
+
+def got_on(platform: str, pool: "Pool", session_dir: Path) -> list[dict[str, Any]]:
+    directory = session_dir / f"hostile-{platform}"
     directory.mkdir()
     ground = pool_ground(pool, pool.job_dir.parent)
     config = dict(ground.pilot_config)
-    config["environment"] = {**config["environment"], "_EWMS_PILOT_CONTAINER_PLATFORM": request.param}
+    config["environment"] = {**config["environment"], "_EWMS_PILOT_CONTAINER_PLATFORM": platform}
     return trio.run(attacked, attrs.evolve(ground, pilot_config=config), directory)
 
 
@@ -59,13 +65,20 @@ def test_a_hostile_task_gets_nothing(attempt: str, got: list[dict[str, Any]]) ->
 
 
 def test_a_hostile_task_writes_to_its_own_places_only(got: list[dict[str, Any]]) -> None:
-    for each in got:
-        outside = {
-            place
-            for place in each["write_elsewhere"]
-            if not any(place == own or place.startswith(f"{own}/") for own in (*OWN_PLACES, *each["home"]))
-        }
-        assert outside == set()
+    assert [written_outside(each) for each in got] == [[]] * TASKS
+
+
+def written_outside(found: dict[str, Any]) -> list[str]:
+    own = tuple(f"{place}/" for place in (*OWN_PLACES, *found["home"]))
+    return [place for place in found["write_elsewhere"] if not f"{place}/".startswith(own)]
+
+
+def test_the_same_task_gets_at_others_where_nothing_isolates_it(pool: "Pool", session_dir: Path) -> None:
+    """An attempt that is broken would get nothing anywhere."""
+    for each in got_on("process", pool, session_dir):
+        assert [name for name in WITHOUT_ISOLATION if not each[name]] == []
+        assert any(found.endswith("secret") for found in each["read_files"] + each["read_environments"])
+        assert written_outside(each) != []
 
 
 # --- a pilot's own container ---
