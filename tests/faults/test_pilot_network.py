@@ -1,5 +1,6 @@
 """A bad network between the pilot and HTCondor's chirp server: no task waits for it, and the newest state arrives."""
 
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -133,3 +134,53 @@ async def test_a_signal_that_came_before_the_pilot_stops_it_all_the_same(tmp_pat
     assert ended.returncode == ExitStatus.STOPPED
     assert site.processes() == []
     assert await site.left() == ["x"]
+
+
+def said(job: Job, name: ChirpAttribute) -> list[str]:
+    """All values of an attribute, in their order."""
+    return [text.partition(": ")[2].strip('"') for text in job.heard if text.startswith(f"{name}: ")]
+
+
+async def test_a_life_of_a_pilot_is_told_in_its_order_with_a_summary(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    await site.put("good", "bad")
+    settings = {
+        "TASK_ARGS": "sh -c 'cp {{INFILE}} {{OUTFILE}}; grep -q good {{INFILE}}'",
+        "INIT_IMAGE": "unused",
+        "INIT_ARGS": "true",
+        "MAX_FAILURES": 1,
+        "STOP_LISTENING_ON_TASK_ERROR": "no",
+        "TIMEOUT_QUEUE_INCOMING": 2,
+    }
+    async with working(tmp_path) as worker:
+        environ = site.environ(HTCHIRP="true", HTCHIRP_DEST="JOB_EVENT_LOG", **settings)
+        environ["_CONDOR_CHIRP_CONFIG"] = str(worker.config)
+        with trio.fail_after(PATIENCE):
+            ended = await trio.run_process(pilot_command(), env=environ, capture_stdout=True, check=False)
+    assert ended.returncode == ExitStatus.TASKS_FAILED
+    assert said(worker.job, ChirpAttribute.STATUS) == [
+        *("Started", "RunningInitCommand", "AwaitingFirstMessage", "Tasking", "Done"),
+    ]
+    assert said(worker.job, ChirpAttribute.EVENTS_PARKED)[-1] == "1"
+    # One failed task hides nothing of what the others used.
+    (summary,) = said(worker.job, ChirpAttribute.SUMMARY)
+    assert "wall_s p50" in summary
+    assert b"wall" in ended.stdout
+
+
+async def test_a_pilot_whose_task_was_ended_by_a_signal_says_so_last(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    await site.put("payload")
+    async with working(tmp_path) as worker:
+        environ = site.environ(HTCHIRP="true", HTCHIRP_DEST="JOB_EVENT_LOG", STOP_GRACE=0.2, **site.clinging())
+        environ["_CONDOR_CHIRP_CONFIG"] = str(worker.config)
+        pilot = await trio.lowlevel.open_process(pilot_command(), env=environ, stderr=subprocess.DEVNULL)
+        await site.until_a_task_runs()
+        pilot.terminate()
+        with trio.fail_after(PATIENCE):
+            assert await pilot.wait() == ExitStatus.STOPPED
+    assert said(worker.job, ChirpAttribute.ERROR) == [
+        "the pilot was stopped by a signal; unfinished tasks were handed back"
+    ]
+    assert said(worker.job, ChirpAttribute.STATUS)[-1] == "Done"
+    assert await site.left() == ["payload"]

@@ -222,7 +222,7 @@ def test_a_run_loads_no_client_that_it_does_not_use(site: Site) -> None:
     program = (
         "import sys, trio; from ewms.pilot import cli, service; from ewms.pilot.settings import read; import os;"
         "trio.run(service.main, read(os.environ));"
-        "print('loaded', *sorted({'aio_pika','trio_asyncio','httpx','htcondor2'} & set(sys.modules)))"
+        "print('loaded', *sorted({'aiormq','nats','pulsar','trio_asyncio','httpx','htcondor2'} & set(sys.modules)))"
     )
     ended = subprocess.run(
         [sys.executable, "-c", program],

@@ -235,6 +235,15 @@ async def test_a_status_goes_at_once_and_counters_wait(autojump_clock: trio.test
     assert to.got[3][0] - began == pytest.approx(60, abs=2)
 
 
+async def test_an_error_alone_goes_at_once(autojump_clock: trio.testing.MockClock) -> None:
+    report, to = Report(interval=60, now=lambda: 1000), Destination()
+    async with sending(report, to):
+        await trio.sleep(1)
+        report.error("boom")
+        await trio.sleep(1)
+        assert to.names() == ["Error", "LastUpdatedTimestamp"]
+
+
 async def test_what_cannot_be_sent_is_sent_later_in_its_newest_form(autojump_clock: trio.testing.MockClock) -> None:
     report, to = Report(interval=60), Destination(failing=True)
     async with sending(report, to):
