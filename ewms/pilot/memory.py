@@ -56,7 +56,7 @@ class Memory:
         return event.event_id in self._failed.entries
 
     def settled(self, event: Event, *, newer: float, acked: bool) -> None:
-        """What had to be published for `event` is safe, and `acked` says whether the broker took the ack.
+        """What had to be published for `event` is safe; not `acked` is what the broker certainly had taken back before.
 
         A copy of it with `newer` failures, or more, is another matter.
         """

@@ -248,8 +248,8 @@ class Work:
 
 
 async def give(verdict: Verdict, delivery: Delivery) -> bool:
-    """Give a verdict, also when everything around it is cancelled; whether the broker took it."""
-    taken = False
+    """Give a verdict, also when everything around it is cancelled; False if it certainly came too late."""
+    taken = True
     with trio.CancelScope(shield=True, deadline=trio.current_time() + VERDICT_LIMIT_S) as limit:
         taken = await verdict(delivery)
         if not taken:

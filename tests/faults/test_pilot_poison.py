@@ -281,6 +281,23 @@ async def test_equal_events_are_not_taken_for_one(autojump_clock: MockClock, wor
     assert world.outputs == ["same"] * 3
 
 
+async def test_an_equal_event_is_run_though_another_ones_ack_was_given_up(
+    autojump_clock: MockClock, world: World
+) -> None:
+    """The broker may have that ack; nobody knows."""
+
+    async def stall(name: str, delivery: Delivery) -> None:
+        if not delivery.returned:
+            world.put_event("same", message_id="", returned=1)
+            world.lot.unpark_all()
+            await trio.sleep_forever()
+
+    world.on_verdict = stall
+    world.put_event("same", message_id="")
+    assert await world.run(prefetch=2) == ExitStatus.OK
+    assert world.outputs == ["same"] * 2
+
+
 async def test_an_event_handed_back_by_another_pilot_is_run(autojump_clock: MockClock, world: World) -> None:
     world.put("x", returned=3)
     assert await world.run() == ExitStatus.OK

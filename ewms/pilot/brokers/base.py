@@ -5,7 +5,8 @@ at the broker), `reject` (its task failed here; the broker gives it to somebody 
 `hand_back` (it was not tried, or not to its end: SIGTERM, lease, prefetched; no failure).
 
 Every method may be cancelled. A verdict on a delivery that the broker already took back (the channel or connection it
-came by is gone) raises nothing: the broker redelivers it by itself; the method returns False.
+came by is gone) raises nothing: the broker redelivers it by itself; the method returns False. RabbitMQ's
+messages may have no id, and equal ones cannot be told apart; so its adapter returns False only where that is certain.
 """
 
 from collections.abc import Mapping
@@ -91,6 +92,7 @@ class Sink(Protocol):
         """Publish one message; return only after the broker confirmed that it is safe in the queue.
 
         Raises:
+            BrokerRefused: no message of ours will ever be taken (permissions).
             PublishRefused: this message will never be taken (too large).
             QueueUnavailable: no message is taken for now.
             BrokerLost: reconnecting was given up.

@@ -11,6 +11,7 @@ from ewms.pilot.brokers.base import BrokerRefused, Delivery
 from ewms.pilot.brokers.keptsource import KeptSource
 from ewms.pilot.brokers.link import FIRST_WAIT, LONGEST_WAIT, WireLost
 from ewms.pilot.brokers.rabbitlink import RabbitLink, open_queue_channel
+from ewms.pilot.brokers.rabbitwork import InWork
 from ewms.supervision import backoff
 
 log = structlog.stdlib.get_logger(__name__)
@@ -23,6 +24,7 @@ class Tag(NamedTuple):
 
     channel: WireChannel
     number: int
+    came_at: float
 
 
 class RabbitSource(KeptSource):
@@ -35,8 +37,7 @@ class RabbitSource(KeptSource):
         self._prefetch = prefetch
         self._channel: WireChannel | None = None
         self._consumer_tag = ""
-        self._without_verdict: set[Tag] = set()
-        self._doubtful: set[Tag] = set()
+        self._in_work = InWork()
 
     @property
     def queue(self) -> str:
@@ -72,13 +73,11 @@ class RabbitSource(KeptSource):
             await channel.consumer_ended.wait()
             self._listens(yes=False)
             log.warning("consumer lost, starting it again", queue=self._queue, reason=channel.reason)
-            # RabbitMQ 4.3 takes back only what was too long in work, which it does not name, and leaves the channel.
-            self._doubtful |= self._without_verdict
+            self._in_work.consumer_ended(trio.current_time())
             await trio.sleep(FIRST_WAIT)
         await channel.closed.wait()
         self._drop_pushed()
-        self._without_verdict.clear()
-        self._doubtful.clear()
+        self._in_work.forget()
 
     def _delivery(self, message: Incoming, channel: WireChannel) -> Delivery:
         count = message.headers.get(_DELIVERY_COUNT)
@@ -88,7 +87,7 @@ class RabbitSource(KeptSource):
             message_id=message.message_id,
             headers=message.headers,
             returned=count if isinstance(count, int) else int(message.redelivered),
-            tag=Tag(channel, message.delivery_tag),
+            tag=Tag(channel, message.delivery_tag, trio.current_time()),
         )
 
     async def receive(self) -> Delivery:
@@ -96,40 +95,37 @@ class RabbitSource(KeptSource):
         while True:
             delivery = await self._next_pushed()
             if not delivery.tag.channel.closed.is_set():
-                self._without_verdict.add(delivery.tag)
+                self._in_work.took(delivery.tag, delivery.tag.came_at)
                 return delivery
 
     def holds(self, delivery: Delivery) -> bool:
         """Whether its channel lives, and the broker may not have taken back just this one."""
         tag = delivery.tag
-        return tag in self._without_verdict and tag not in self._doubtful and not tag.channel.closed.is_set()
+        return tag in self._in_work and not self._in_work.is_in_doubt(tag) and not tag.channel.closed.is_set()
 
     async def ack(self, delivery: Delivery) -> bool:
         """Sent means done: AMQP confirms no acks, and an ack that gets lost means a redelivery."""
-        return await self._verdict(delivery, WireChannel.ack)
+        return await self._verdict(delivery.tag, delivery.tag.channel.ack)
 
     async def reject(self, delivery: Delivery) -> bool:
         """Requeue as a failure."""
-        return await self._verdict(delivery, WireChannel.reject)
+        return await self._verdict(delivery.tag, delivery.tag.channel.reject)
 
     async def hand_back(self, delivery: Delivery) -> bool:
         """Requeue as not tried (RabbitMQ before 4.3 counts it all the same)."""
-        return await self._verdict(delivery, WireChannel.nack)
+        return await self._verdict(delivery.tag, delivery.tag.channel.nack)
 
-    async def _verdict(self, delivery: Delivery, give: Callable[[WireChannel, int], Awaitable[None]]) -> bool:
-        tag = delivery.tag
-        if tag not in self._without_verdict:
+    async def _verdict(self, tag: Tag, give: Callable[[int], Awaitable[None]]) -> bool:
+        if tag not in self._in_work:
             await trio.lowlevel.checkpoint()
             return False
         # A second verdict on one tag would close the channel, and every other delivery would be lost with it.
-        self._without_verdict.discard(tag)
-        is_ours = tag not in self._doubtful
-        self._doubtful.discard(tag)
+        was_taken_back = self._in_work.settle(tag, trio.current_time()) or tag.channel.closed.is_set()
         try:
-            await give(tag.channel, tag.number)
-        except (WireLost, ChannelRefused):
-            return False
-        return is_ours
+            await give(tag.number)
+        except (WireLost, ChannelRefused) as error:
+            log.debug("nobody knows whether a verdict arrived", queue=self._queue, reason=str(error))
+        return not was_taken_back
 
     async def stop(self) -> None:
         """Stop consuming, and hand back what was pushed but not given out; the channel stays for verdicts."""
@@ -152,7 +148,7 @@ class RabbitSource(KeptSource):
         channel = self._channel
         if channel is None:
             return
-        self._without_verdict.clear()
+        self._in_work.forget()
         try:
             await self.stop()
             await channel.close()
