@@ -159,6 +159,15 @@ async def test_a_bad_base_requirement_ends_the_start_with_one_clear_line(ground:
     assert "Error: TMS_BASE_REQUIREMENTS: HTCondor cannot parse it" in (tmp_path / "tms.log").read_text()
 
 
+async def test_a_name_is_needed_where_htcondor_has_none(ground: Ground, tmp_path: Path) -> None:
+    async with open_embedded_schedd(tmp_path / "nameless", entrypoint=["/bin/true"], name="") as nameless:
+        helper = " ".join(nameless.helper_command)
+        async with process(ground, tmp_path / "tms.log", TMS_SCHEDD_HELPER=helper) as running:
+            with trio.fail_after(60):
+                assert await running.wait() == 2
+    assert "Error: TMS_SCHEDD_NAME: is needed here" in (tmp_path / "tms.log").read_text()
+
+
 async def test_bad_settings_end_the_start_with_exit_status_2(ground: Ground, tmp_path: Path) -> None:
     async with process(ground, tmp_path / "tms.log", TMS_MAX_IDLE="many", EWMS_ADDRESS="") as running:
         with trio.fail_after(60):
