@@ -88,6 +88,36 @@ async def test_bad_credentials_are_refused_at_once_and_not_shown(server: Server)
     assert "a-very-bad-token" not in str(caught.value)
 
 
+async def test_who_may_not_write_to_a_queue_is_told_at_once(server: Server, request: pytest.FixtureRequest) -> None:
+    async with restricted(server, request, write="^$") as broker, broker.sink(server.queue) as sink:
+        for _ in range(2):
+            with (
+                pytest.raises(BrokerRefused, match=r"may not be written to: .*amq\.default"),
+                trio.fail_after(PATIENCE),
+            ):
+                await sink.publish(b"x", message_id="1")
+
+
+@asynccontextmanager
+async def restricted(
+    server: Server, request: pytest.FixtureRequest, *, write: str = ".*", read: str = ".*"
+) -> AsyncIterator[Broker]:
+    """As a user who may do only a part of what a pilot does; the queue is there."""
+    if os.environ.get("EWMS_TEST_RABBITMQ_ADDRESS"):
+        pytest.skip("a server that is not ours gets no users")
+    rabbit: RabbitServer = request.getfixturevalue("rabbit")
+    user, password = f"user-of-{server.queue}", Secret("part")
+    async with server.connect() as broker, broker.sink(server.queue):
+        await rabbit.ctl("add_user", user, password.reveal())
+        try:
+            await rabbit.ctl("set_permissions", "-p", "/", user, ".*", write, read)
+            async with open_broker("rabbitmq", f"amqp://{user}@{server.host}:{server.port}", password) as theirs:
+                yield theirs
+        finally:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + PATIENCE):
+                await rabbit.ctl("delete_user", user)
+
+
 async def test_an_unknown_virtual_host_is_refused(server: Server) -> None:
     with pytest.raises(BrokerRefused, match="nowhere"), trio.fail_after(PATIENCE):
         async with open_broker("rabbitmq", server.address() + "/nowhere", server.password):

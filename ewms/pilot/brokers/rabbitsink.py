@@ -6,9 +6,9 @@ import structlog
 import trio
 
 from ewms.pilot.brokers.amqpwire import ChannelRefused, Nacked, Returned, WireChannel
-from ewms.pilot.brokers.base import BrokerLost, PublishRefused, QueueUnavailable
+from ewms.pilot.brokers.base import BrokerLost, BrokerRefused, PublishRefused, QueueUnavailable
 from ewms.pilot.brokers.link import CLOSE_TIMEOUT, FIRST_WAIT, LONGEST_WAIT, WireLost
-from ewms.pilot.brokers.rabbitlink import PRECONDITION_FAILED, RabbitLink, open_queue_channel
+from ewms.pilot.brokers.rabbitlink import ACCESS_REFUSED, PRECONDITION_FAILED, RabbitLink, open_queue_channel
 from ewms.supervision import backoff
 
 log = structlog.stdlib.get_logger(__name__)
@@ -34,11 +34,19 @@ class RabbitSink:
         return self._queue
 
     async def open(self) -> None:
-        """Make sure that the queue exists."""
+        """Make sure that the queue exists.
+
+        Raises:
+            BrokerRefused: it does not, or we may not use it.
+            BrokerLost: the broker did not say so for as long as anything may fail.
+        """
+        deadline = trio.current_time() + self._link.give_up_after
         for wait in backoff(FIRST_WAIT, LONGEST_WAIT):
             try:
                 self._channel = await open_queue_channel(self._link, self._queue, publisher_confirms=True)
             except WireLost as error:
+                if trio.current_time() + wait > deadline:
+                    raise BrokerLost(f"queue {self._queue!r} cannot be opened: {error}") from error
                 log.warning("cannot open the queue yet, trying again", queue=self._queue, error=str(error))
             else:
                 return
@@ -111,11 +119,13 @@ class _Attempt:
         """Learn from an error.
 
         Raises:
-            PublishRefused: there need not be a next attempt.
+            PublishRefused, BrokerRefused: there need not be a next attempt.
         """
         if isinstance(error, Returned):
             raise QueueUnavailable(f"there is no queue {queue!r}: {error}") from error
         if isinstance(error, ChannelRefused):
+            if error.code == ACCESS_REFUSED:
+                raise BrokerRefused(f"queue {queue!r} may not be written to: {error}") from error
             if self.alone or error.code != PRECONDITION_FAILED:
                 raise PublishRefused(f"queue {queue!r} does not take this message: {error}") from error
             self.alone = True
