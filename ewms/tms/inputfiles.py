@@ -1,9 +1,10 @@
 """What an order asks to have transferred, as it is on disk: with links followed, and directories entered.
 
 HTCondor reads those files as the TMS's user. It follows a link to a file, also one in the middle of a directory, and a
-link to a directory that ends in a slash. At one in a directory it fails (25.14): another version may follow it, and so do
-we. A directory that is mounted a second time is the same directory, whatever its name. (`inputnames` has judged the names themselves. Whoever can change
-a link afterwards is a user of the access point; see docs/security.md.)
+link to a directory that ends in a slash. At a link to a directory that is in another one it fails (25.14); another may
+follow it, and so do we. A directory that is mounted a second time is the same one, whatever its name. (`inputnames`
+has judged the names themselves. Whoever can change a link afterwards is a user of the access point; see
+docs/security.md.)
 """
 
 import os
