@@ -15,7 +15,7 @@ import shlex
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -37,8 +37,9 @@ REST = 20.0
 Figures = dict[str, float]
 
 
-def tms(directory: Path, runs: int) -> list[Figures]:
-    return [trio.run(_tms, directory / str(number)) for number in range(runs)]
+def tms(directory: Path, runs: int) -> Iterator[Figures]:
+    for number in range(runs):
+        yield trio.run(_tms, directory / str(number))
 
 
 async def _tms(directory: Path) -> Figures:
@@ -65,9 +66,10 @@ async def _tms(directory: Path) -> Figures:
     return {"tms_memory": used}
 
 
-def broker(directory: Path, runs: int) -> list[Figures]:
+def broker(directory: Path, runs: int) -> Iterator[Figures]:
     """A new one for each run."""
-    return [_broker(directory / str(number)) for number in range(runs)]
+    for number in range(runs):
+        yield _broker(directory / str(number))
 
 
 def _broker(directory: Path) -> Figures:
@@ -77,14 +79,15 @@ def _broker(directory: Path) -> Figures:
         return asyncio.run(broker_costs.costs(server, beam))
 
 
-def pool(directory: Path, runs: int) -> list[Figures]:
+def pool(directory: Path, runs: int) -> Iterator[Figures]:
     directory.mkdir()
     make = partial(open_pool, directory, progress=_say, rabbitmq=False)
     with held(partial(make, n_cpus=pool_costs.SLOTS, extra_config=pool_costs.CONFIG)) as opened:
-        return [pool_costs.costs(opened, directory) for _ in range(runs)]
+        for _ in range(runs):
+            yield pool_costs.costs(opened, directory)
 
 
-PARTS: Final[Mapping[str, Callable[[Path, int], list[Figures]]]] = {"tms": tms, "broker": broker, "pool": pool}
+PARTS: Final[Mapping[str, Callable[[Path, int], Iterator[Figures]]]] = {"tms": tms, "broker": broker, "pool": pool}
 
 
 def _say(text: str) -> None:
@@ -94,14 +97,15 @@ def _say(text: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=3, metavar="N")
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="all of them by default")
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], metavar="PART", help="all of them by default")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="ewms-costs-", dir="/tmp") as made:
         Path(made).chmod(0o755)
         for part in options.parts or PARTS:
-            runs = PARTS[part](Path(made) / part, options.runs)
-            for figures in runs:
+            runs = []
+            for figures in PARTS[part](Path(made) / part, options.runs):
                 print(json.dumps(figures), flush=True)
+                runs.append(figures)
             print(json.dumps({name: statistics.median(run[name] for run in runs) for name in runs[0]}), flush=True)
 
 

@@ -64,19 +64,19 @@ COSTS: Final[Mapping[str, Cost]] = {
     "event_messages": Cost(
         8, "messages", "event: publish, confirm, delivery, ack, in and out", "counted", "AMQP 0-9-1"
     ),
-    "event_broker_cpu": Cost(2.4e-3, "s of processor", "event, in a broker of one node", "measured", _BROKER),
+    "event_broker_cpu": Cost(2e-3, "s of processor", "event, in a broker of one node", "measured", _BROKER),
     # --- HTCondor ---
     "shadow_memory": Cost(
         1.75e6, "bytes", "running worker, in its shadow's own memory", "measured", f"{_POOL}: 30 shadows"
     ),
     "shadow_cpu": Cost(
-        0.027, "s of processor", "run of a worker, of its shadow", "measured", f"{_POOL}: 240 short runs"
+        0.0263, "s of processor", "run of a worker, of its shadow", "measured", f"{_POOL}: 240 short runs"
     ),
     "chirp_shadow_cpu": Cost(
         0.00015, "s of processor", "log event of a pilot, of its shadow", "measured", f"{_POOL}: 2,000 of them"
     ),
     "schedd_cpu": Cost(
-        0.0104, "s of processor", "run of a worker, of the schedd", "measured", f"{_POOL}: 240 short runs"
+        0.0102, "s of processor", "run of a worker, of the schedd", "measured", f"{_POOL}: 240 short runs"
     ),
 }
 """“One … costs”."""
