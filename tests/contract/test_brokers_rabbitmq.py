@@ -98,6 +98,14 @@ async def test_who_may_not_write_to_a_queue_is_told_at_once(server: Server, requ
                 await sink.publish(b"x", message_id="1")
 
 
+async def test_who_may_not_read_a_queue_is_told_at_once(server: Server, request: pytest.FixtureRequest) -> None:
+    """Declaring the queue, and looking for it, needs no such permission."""
+    async with restricted(server, request, read="^$") as broker:
+        with pytest.raises(BrokerRefused, match=r"cannot be used: .*read"), trio.fail_after(PATIENCE):
+            async with broker.source(server.queue, prefetch=1):
+                pass
+
+
 @asynccontextmanager
 async def restricted(
     server: Server, request: pytest.FixtureRequest, *, write: str = ".*", read: str = ".*"

@@ -7,16 +7,17 @@ import structlog
 import trio
 
 from ewms.pilot.brokers.amqpwire import ChannelRefused, Incoming, WireChannel
-from ewms.pilot.brokers.base import BrokerRefused, Delivery
+from ewms.pilot.brokers.base import BrokerLost, BrokerRefused, Delivery
 from ewms.pilot.brokers.keptsource import KeptSource
-from ewms.pilot.brokers.link import FIRST_WAIT, LONGEST_WAIT, WireLost
-from ewms.pilot.brokers.rabbitlink import RabbitLink, open_queue_channel
+from ewms.pilot.brokers.link import CLOSE_TIMEOUT, FIRST_WAIT, LONGEST_WAIT, WireLost
+from ewms.pilot.brokers.rabbitlink import ACCESS_REFUSED, NOT_FOUND, RabbitLink, open_queue_channel
 from ewms.pilot.brokers.rabbitwork import InWork
 from ewms.supervision import backoff
 
 log = structlog.stdlib.get_logger(__name__)
 
 _DELIVERY_COUNT: Final = "x-delivery-count"
+_NOT_FOR_US: Final = frozenset({ACCESS_REFUSED, NOT_FOUND})
 
 
 class Tag(NamedTuple):
@@ -37,6 +38,7 @@ class RabbitSource(KeptSource):
         self._prefetch = prefetch
         self._channel: WireChannel | None = None
         self._consumer_tag = ""
+        self._good_at: float | None = None
         self._in_work = InWork()
 
     @property
@@ -45,39 +47,58 @@ class RabbitSource(KeptSource):
         return self._queue
 
     async def _consume_for_ever(self) -> None:
+        began = trio.current_time()
         delays = backoff(FIRST_WAIT, LONGEST_WAIT)
-        lost_at: float | None = None
         while not self._stopped:
             try:
                 await self._consume()
-                delays, lost_at = backoff(FIRST_WAIT, LONGEST_WAIT), trio.current_time()
-            except (WireLost, ChannelRefused) as error:
-                log.warning("cannot consume yet, trying again", queue=self._queue, error=str(error))
+                delays = backoff(FIRST_WAIT, LONGEST_WAIT)
             except BrokerRefused as error:
                 # After a restart a broker may not know a queue for a while.
-                if lost_at is None or trio.current_time() - lost_at > self._link.give_up_after:
+                if self._good_at is None or trio.current_time() - self._good_at > self._link.give_up_after:
                     raise
                 log.warning("cannot consume any more, trying again", queue=self._queue, error=str(error))
+            except (WireLost, ChannelRefused) as error:
+                if trio.current_time() - (self._good_at or began) > self._link.give_up_after:
+                    raise BrokerLost(f"queue {self._queue!r} cannot be consumed: {error}") from error
+                log.warning("cannot consume yet, trying again", queue=self._queue, error=str(error))
             await trio.sleep(next(delays))
 
     async def _consume(self) -> None:
         channel = await open_queue_channel(self._link, self._queue, publisher_confirms=False)
         self._channel = channel
+        try:
+            while not channel.closed.is_set() and not self._stopped:
+                await self._listen(channel)
+            await channel.closed.wait()
+        except (WireLost, ChannelRefused) as error:
+            # A consumer that begins late would push on a channel that nobody knows any more.
+            with trio.move_on_after(CLOSE_TIMEOUT, shield=True):
+                await channel.close()
+            if isinstance(error, ChannelRefused) and error.code in _NOT_FOR_US:
+                raise BrokerRefused(f"queue {self._queue!r} cannot be used: {error}") from error
+            raise
+        finally:
+            if channel.closed.is_set():
+                self._drop_pushed()
+                self._in_work.forget()
+
+    async def _listen(self, channel: WireChannel) -> None:
+        """Consume until the consumer ends."""
 
         def on_message(message: Incoming) -> None:
             self._pushed.send_nowait(self._delivery(message, channel))
 
-        while not channel.closed.is_set() and not self._stopped:
-            self._consumer_tag = await channel.consume(self._queue, self._prefetch, on_message)
-            self._listens(yes=True)
+        self._consumer_tag = await channel.consume(self._queue, self._prefetch, on_message)
+        self._listens(yes=True)
+        try:
             await channel.consumer_ended.wait()
+        finally:
             self._listens(yes=False)
-            log.warning("consumer lost, starting it again", queue=self._queue, reason=channel.reason)
-            self._in_work.consumer_ended(trio.current_time())
-            await trio.sleep(FIRST_WAIT)
-        await channel.closed.wait()
-        self._drop_pushed()
-        self._in_work.forget()
+            self._good_at = trio.current_time()
+        log.warning("consumer lost, starting it again", queue=self._queue, reason=channel.reason)
+        self._in_work.consumer_ended(trio.current_time())
+        await trio.sleep(FIRST_WAIT)
 
     def _delivery(self, message: Incoming, channel: WireChannel) -> Delivery:
         count = message.headers.get(_DELIVERY_COUNT)
