@@ -126,24 +126,24 @@ class RabbitSource(KeptSource):
 
     async def ack(self, delivery: Delivery) -> bool:
         """Sent means done: AMQP confirms no acks, and an ack that gets lost means a redelivery."""
-        return await self._verdict(delivery.tag, delivery.tag.channel.ack)
+        return await self._verdict(delivery.tag, lambda tag: tag.channel.ack(tag.number))
 
     async def reject(self, delivery: Delivery) -> bool:
         """Requeue as a failure."""
-        return await self._verdict(delivery.tag, delivery.tag.channel.reject)
+        return await self._verdict(delivery.tag, lambda tag: tag.channel.reject(tag.number))
 
     async def hand_back(self, delivery: Delivery) -> bool:
         """Requeue as not tried (RabbitMQ before 4.3 counts it all the same)."""
-        return await self._verdict(delivery.tag, delivery.tag.channel.nack)
+        return await self._verdict(delivery.tag, lambda tag: tag.channel.nack(tag.number))
 
-    async def _verdict(self, tag: Tag, give: Callable[[int], Awaitable[None]]) -> bool:
-        if tag not in self._in_work:
+    async def _verdict(self, tag: Tag | None, give: Callable[[Tag], Awaitable[None]]) -> bool:
+        if tag is None or tag not in self._in_work:
             await trio.lowlevel.checkpoint()
             return False
         # A second verdict on one tag would close the channel, and every other delivery would be lost with it.
         was_taken_back = self._in_work.settle(tag, trio.current_time()) or tag.channel.closed.is_set()
         try:
-            await give(tag.number)
+            await give(tag)
         except (WireLost, ChannelRefused) as error:
             log.debug("nobody knows whether a verdict arrived", queue=self._queue, reason=str(error))
         return not was_taken_back

@@ -8,7 +8,7 @@ from rabbit_fakes import FakeChannel, FakeLink
 from trio.testing import MockClock
 
 from ewms.pilot.brokers.amqpwire import ChannelRefused
-from ewms.pilot.brokers.base import BrokerLost, BrokerRefused
+from ewms.pilot.brokers.base import BrokerLost, BrokerRefused, Delivery
 from ewms.pilot.brokers.keptsource import kept
 from ewms.pilot.brokers.link import LONGEST_WAIT, WireLost
 from ewms.pilot.brokers.rabbitsource import RabbitSource
@@ -35,6 +35,13 @@ def channels() -> list[FakeChannel]:
 @pytest.fixture
 def link(nursery: trio.Nursery, channels: list[FakeChannel]) -> Any:
     return FakeLink(nursery, lambda: channels.pop(0) if channels else FakeChannel(), GIVE_UP_AFTER)
+
+
+async def test_a_delivery_that_nobody_gave_gets_no_verdict(autojump_clock: MockClock, link: Any) -> None:
+    async with kept(RabbitSource(link, "in", 1), link.nursery) as source:
+        for verdict in (source.ack, source.reject, source.hand_back):
+            assert not await verdict(Delivery(b"", "in"))
+    assert link.channels[0].verdicts == []
 
 
 @pytest.mark.parametrize("code", [403, 404])
