@@ -22,6 +22,7 @@ from tests.chaos.tms import TmsKeeper
 from tests.chaos.wmsprocess import PatientUser, WmsProcess
 
 RUNNING: Final = 2
+HELD: Final = 5
 _PATIENCE_S: Final = 60
 _POLL_S: Final = 0.3
 
@@ -211,6 +212,13 @@ class System:
                     return job, f"ClusterId == {ad['ClusterId']} && ProcId == {ad['ProcId']}"
                 await trio.sleep(_POLL_S)
         raise NotDone("no running worker")
+
+    async def is_held(self, constraint: str) -> bool:
+        """Whether a worker is held, or the schedd does not say."""
+        try:
+            return bool(await self.schedd.query(f"({constraint}) && JobStatus == {HELD}", ["ProcId"]))
+        except CondorError:
+            return True
 
     async def act(self, action: Action, constraint: str) -> None:
         """Do it by hand.
