@@ -16,11 +16,22 @@ from ewms.wms.models import StartOrder
 
 PATIENCE: Final = 30.0
 """With the file systems of an order's input files, in s: others wait for their starts meanwhile."""
-_LOOKS: Final = 4
+_LOOKS: Final = 32
 """At a time. One that hangs keeps its thread for as long as its file system is gone, and others need threads, too."""
 _KEPT: Final = (("SPOOL", ""), ("EXECUTE", "dir_"))
 """Settings of HTCondor's, and how names of jobs' directories begin there: other things may be beside them."""
-_limiter: Final = trio.lowlevel.RunVar[trio.CapacityLimiter]("looks at input files")
+
+
+class _Looks:
+    """The looks of this process that are under way."""
+
+    def __init__(self) -> None:
+        self.limiter = trio.CapacityLimiter(_LOOKS)
+        self.paths: set[tuple[str, ...]] = set()
+        """At which they look; orders are looked at one by one, so one that is there already hangs."""
+
+
+_looks: Final = trio.lowlevel.RunVar[_Looks]("looks at input files")
 
 
 async def inspect_submission(schedd: Schedd, order: StartOrder, submission: Submission, job_dir: Path) -> None:
@@ -42,20 +53,29 @@ async def _other_jobs(schedd: Schedd) -> list[Closed]:
 
 
 async def _look_at(paths: Sequence[str], job_dir: Path, others: Sequence[Closed]) -> None:
-    with trio.move_on_after(PATIENCE):
-        await trio.to_thread.run_sync(
-            check_input_files, paths, job_dir, others, abandon_on_cancel=True, limiter=_own_threads()
-        )
-        return
+    looks, key = _own_looks(), tuple(paths)
+
+    def look() -> None:
+        looks.paths.add(key)
+        try:
+            check_input_files(paths, job_dir, others)
+        finally:
+            looks.paths.discard(key)
+
+    # The same order comes again and again: each of its attempts would keep one more thread.
+    if key not in looks.paths:
+        with trio.move_on_after(PATIENCE):
+            await trio.to_thread.run_sync(look, abandon_on_cancel=True, limiter=looks.limiter)
+            return
     raise OrderRefused(
         f"pilot_config.input_files: the file system of one of them does not answer within {PATIENCE:g} s"
     )
 
 
-def _own_threads() -> trio.CapacityLimiter:
+def _own_looks() -> _Looks:
     try:
-        return _limiter.get()
+        return _looks.get()
     except LookupError:
-        limiter = trio.CapacityLimiter(_LOOKS)
-        _limiter.set(limiter)
-        return limiter
+        looks = _Looks()
+        _looks.set(looks)
+        return looks

@@ -78,6 +78,9 @@ class _Round:
         outbox = self._ctx.outbox
         self._tell_again(outbox.doubts.settled(trio.current_time(), self._ctx.settings.settle_time))
         self._ctx.board.forget_all_but(lambda uuid: outbox.stage(uuid) is not Stage.UNKNOWN)
+        # Not first again who was refused before: behind too many of them none would come to whom nothing is wrong.
+        while await self._send(without=self._refusals.suspects):
+            pass
         while await self._send():
             pass
         return self._conclude()
@@ -87,13 +90,13 @@ class _Round:
             log.info("telling once more what an unanswered call may have overwritten", taskforces=len(settled))
         self._ctx.board.tell_again(settled)
 
-    async def _send(self, only: Collection[str] | None = None) -> bool:
+    async def _send(self, *, only: Collection[str] | None = None, without: Collection[str] = ()) -> bool:
         """Send the next batch (of `only` these) until it is accepted or refused; False when there is none."""
         batch: tuple[TaskforceReport, ...] = ()
 
         def newest() -> Sequence[TaskforceReport]:
             nonlocal batch
-            batch = self._next_batch(only)
+            batch = self._next_batch(only, without)
             return batch
 
         try:
@@ -104,9 +107,9 @@ class _Round:
             self._accept(batch)
         return bool(batch)
 
-    def _next_batch(self, only: Collection[str] | None) -> tuple[TaskforceReport, ...]:
+    def _next_batch(self, only: Collection[str] | None, without: Collection[str]) -> tuple[TaskforceReport, ...]:
         def is_next(uuid: str) -> bool:
-            is_due = uuid not in self._told and (only is None or uuid in only)
+            is_due = uuid not in self._told and uuid not in without and (only is None or uuid in only)
             return is_due and self._ctx.outbox.stage(uuid) is Stage.OPEN  # others wait on the board
 
         batch = first_batch(self._ctx.board.changes(is_next))
@@ -123,12 +126,13 @@ class _Round:
             return
         middle = len(batch) // 2
         for half in (batch[:middle], batch[middle:]):
-            await self._send({report.uuid for report in half})
+            await self._send(only={report.uuid for report in half})
 
     def _accept(self, batch: Sequence[TaskforceReport]) -> None:
         if batch:
             log.info("statuses reported", taskforces=len(batch))
-            self._was_accepted = True
+            # Without anything to say no call was made.
+            self._was_accepted |= any(report.compound_statuses or report.top_task_errors for report in batch)
         self._settle(batch)
 
     def _conclude(self) -> bool:
@@ -170,6 +174,8 @@ class Refusals:
     """From one report to the next: are the statuses that the WMS refuses to blame, or is it the WMS? (pure)."""
 
     def __init__(self) -> None:
+        self.suspects: frozenset[str] = frozenset()
+        """Each was refused by itself, and nothing was accepted since."""
         self._alone: str | None = None
         self._times = 0
 
@@ -182,6 +188,7 @@ class Refusals:
         alone = refused[0] if len(refused) == 1 else None
         self._times = self._times + 1 if alone == self._alone else 1
         self._alone = alone
+        self.suspects = frozenset() if others_accepted or not refused else self.suspects.union(refused)
         return others_accepted or (alone is not None and self._times >= _PATIENCE)
 
 

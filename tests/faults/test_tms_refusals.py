@@ -32,7 +32,7 @@ def autojump_clock() -> trio.testing.MockClock:
 async def started(world: World, taskforces: int) -> list[str]:
     uuids = [world.bench.order() for _ in range(taskforces)]
     await world.until(lambda: all(world.bench.taskforce(uuid).compound_statuses for uuid in uuids), 3600)
-    await trio.sleep(2 * PACE)  # all is told, and nothing is under way
+    await trio.sleep(2.5 * PACE)  # all is told, and nothing is under way
     return uuids
 
 
@@ -76,7 +76,7 @@ async def test_statuses_that_alone_are_refused_are_given_up_and_hold_up_no_other
 ) -> None:
     async with open_world(tmp_path, watcher_interval=PACE) as world:
         bad, *good = await started(world, 5)
-        world.network.refused, world.network.bad, since = STATUSES, bad.encode(), trio.current_time()
+        world.network.refused, world.network.bad, since = STATUSES, (bad.encode(),), trio.current_time()
         for cluster in range(1, 6):
             world.bench.schedd.finish(cluster)
         with structlog.testing.capture_logs() as logs:
@@ -86,6 +86,18 @@ async def test_statuses_that_alone_are_refused_are_given_up_and_hold_up_no_other
         given_up = [entry["taskforce"] for entry in logs if "giving them up" in entry["event"]]
         assert given_up == [bad]
         assert calls(world, since) <= 7  # by halves
+
+
+async def test_many_whose_statuses_are_refused_silence_no_other(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with open_world(tmp_path, watcher_interval=PACE) as world:
+        uuids = await started(world, 12)
+        world.network.refused, world.network.bad = STATUSES, tuple(uuid.encode() for uuid in uuids[:9])
+        for cluster in range(1, 13):
+            world.bench.schedd.finish(cluster)
+        await completed(world, *uuids)
+        assert [world.bench.taskforce(uuid).compound_statuses for uuid in uuids[9:]] == [COMPLETED] * 3
 
 
 async def test_the_end_of_a_single_taskforce_whose_statuses_are_refused_is_told_all_the_same(

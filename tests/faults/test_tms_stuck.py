@@ -3,7 +3,7 @@
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NoReturn, cast
@@ -134,14 +134,19 @@ async def test_nobody_is_stuck_who_waits_for_a_silent_schedd(
 async def test_an_input_file_that_hangs_whoever_looks_at_it_is_its_orders_own_trouble(
     tmp_path: Path, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each of six attempts leaves a thread that hangs; nobody is stuck, and other orders are carried out."""
+    """Each of seven orders leaves a thread that hangs; nobody is stuck, and others' files are looked at."""
     file_server = threading.Event()
-    monkeypatch.setattr("ewms.tms.inspection.check_input_files", lambda *_: file_server.wait())
+
+    def look(paths: Sequence[str], *_: object) -> None:
+        if paths[0].startswith("/gone/"):
+            file_server.wait()
+
+    monkeypatch.setattr("ewms.tms.inspection.check_input_files", look)
     try:
         async with open_world(tmp_path) as world:
-            hanging = [world.bench.order(priority=99, input_files=["/gone/data"]) for _ in range(2)]
-            good = world.bench.order(priority=1)
-            await world.until(lambda: bool(world.bench.taskforce(good).compound_statuses), 2 * ALLOWED)
+            hanging = [world.bench.order(priority=99, input_files=[f"/gone/{number}"]) for number in range(7)]
+            good = world.bench.order(priority=1, input_files=["/there"])
+            await world.until(lambda: bool(world.bench.taskforce(good).compound_statuses), 4 * ALLOWED)
     finally:
         file_server.set()
     for uuid in hanging:

@@ -48,7 +48,7 @@ class Network(httpx.AsyncBaseTransport):
     """Between the TMS and the stand-in: what matches `down` meets nobody, what matches `silent` gets no answer.
 
     What matches `late` gets none either, and is acted upon `late_by` s after it was sent. Of each two calls that match
-    `halved` the first meets a gateway that gives the WMS up. What matches `refused`, with `bad` in its body, is
+    `halved` the first meets a gateway that gives the WMS up. What matches `refused`, with one of `bad` in its body, is
     answered with `refusal`.
     """
 
@@ -59,7 +59,7 @@ class Network(httpx.AsyncBaseTransport):
     late_by: float = 0.0
     halved: str = ""
     refused: str = ""
-    bad: bytes = b""
+    bad: tuple[bytes, ...] = (b"",)
     refusal: tuple[int, str] = (400, '{"code": 400, "error": "not like this"}')
     calls: list[Call] = attrs.field(factory=list)
     background: trio.Nursery = attrs.field(init=False)
@@ -80,7 +80,7 @@ class Network(httpx.AsyncBaseTransport):
             self._gave_up = not self._gave_up
             if self._gave_up:
                 return httpx.Response(504)
-        if fnmatchcase(path, self.refused) and self.bad in request.content:
+        if fnmatchcase(path, self.refused) and any(bad in request.content for bad in self.bad):
             status, text = self.refusal
             return httpx.Response(status, text=text)
         return await self.app.handle_async_request(request)
