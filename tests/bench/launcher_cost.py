@@ -97,8 +97,8 @@ async def memory_mb(settings: PilotSettings) -> float:
         for number in range(SLOTS):
             nursery.start_soon(place.run, f"slot-{number}", "sleep", "1")
         await trio.sleep(0.5)
-        found = sum(map(_pss_mb, _of_launcher()))
-    return found
+        each = [_pss_mb(process) for process in _of_launcher()]
+    return sum(each)
 
 
 def _of_launcher() -> list[Path]:
