@@ -21,6 +21,8 @@ from ewms.tms.inputnames import Closed, closed_to_orders, is_url, meets, refuse
 LARGEST: Final = 100_000
 """Files and directories in all that an order asks for: every worker gets them, and each of them is looked at."""
 
+_EMPTY: Final = frozenset({"/dev/null", "/dev/zero"})
+"""Nothing can be read there; many a home has its shell's history led there."""
 _LINKS: Final = 40
 """Linux follows no more."""
 _Identity = tuple[int, int]
@@ -120,6 +122,8 @@ class _Look:
             for how, called in meets(hop, self.closed):
                 if how == "inside":
                     raise refuse(path, f"leads through {called}{via}")
+        if real in _EMPTY:
+            return
         for how, called in meets(real, self.closed):
             raise refuse(path, f"leads {'into' if how == 'inside' else 'to what holds'} {called}{via}")
         for above in (real, *map(str, PurePosixPath(real).parents)):

@@ -14,11 +14,11 @@ from ewms.tms.inputnames import Closed
 from ewms.tms.submission import Submission
 from ewms.wms.models import StartOrder
 
-PATIENCE: Final = 30.0
+PATIENCE: Final = 120.0
 """With the file systems of an order's input files, in s: others wait for their starts meanwhile."""
 _LOOKS: Final = 32
 """At a time. One that hangs keeps its thread for as long as its file system is gone, and others need threads, too."""
-_KEPT: Final = (("SPOOL", ""), ("EXECUTE", "dir_"))
+_KEPT: Final = (("SPOOL", ""), *(("EXECUTE", f"dir_{digit}") for digit in range(10)))
 """Settings of HTCondor's, and how names of jobs' directories begin there: other things may be beside them."""
 
 
@@ -68,7 +68,8 @@ async def _look_at(paths: Sequence[str], job_dir: Path, others: Sequence[Closed]
             await trio.to_thread.run_sync(look, abandon_on_cancel=True, limiter=looks.limiter)
             return
     raise OrderRefused(
-        f"pilot_config.input_files: the file system of one of them does not answer within {PATIENCE:g} s"
+        f"pilot_config.input_files: they were not looked through within {PATIENCE:g} s: "
+        "a file system does not answer, or there are too many for it (an archive is one file)"
     )
 
 

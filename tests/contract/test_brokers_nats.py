@@ -257,11 +257,12 @@ async def test_what_had_no_sign_of_life_for_too_long_is_taken_back(server: Serve
             proxy.stall()
             again = await take(other)
             assert (again.body, again.returned, again.message_id) == (b"a", 1, delivery.message_id)
-            proxy.resume()
-            assert other.holds(again)
+            # Before it can send again: a sign of life that had waited in the connection would count for this delivery.
             with trio.fail_after(PATIENCE):
                 while source.holds(delivery):  # noqa: ASYNC110  our clock is behind the server's by a moment
                     await trio.sleep(0.01)
+            proxy.resume()
+            assert other.holds(again)
             assert not await source.reject(delivery)
             assert await other.ack(again)
 

@@ -351,7 +351,7 @@ async def test_what_was_too_long_in_work_is_taken_back_and_the_rest_goes_on(
     """RabbitMQ's own `consumer_timeout`, on a server that has little patience."""
     work_dir = session_dir / "impatient-rabbit"
     work_dir.mkdir()
-    config = "consumer_timeout = 3000\n"
+    config = "consumer_timeout = 12000\n"
     with needed():
         async with open_rabbitmq(work_dir, progress=lambda _: None, extra_config=config) as rabbit:
             await outlast_consumer_timeout(rabbit)
@@ -365,7 +365,7 @@ async def outlast_consumer_timeout(rabbit: RabbitServer) -> None:
     ):
         await sink.publish(b"long", message_id="1")
         long = await take(source)
-        await trio.sleep(2)
+        await trio.sleep(6)
         await sink.publish(b"short", message_id="2")
         short = await take(source)
         again = await take(source)

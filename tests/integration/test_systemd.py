@@ -96,6 +96,10 @@ async def test_a_change_of_the_envfile_restarts_it(instance: Instance) -> None:
         await instance.until(partial(_restarter_ran_again, instance, ran), "told of the change")
         assert await instance.state() == "inactive"  # and is left alone
     await booted.systemctl("start", unit)
+    for _ in range(11):  # one more than the unit lets the TMS start in ten minutes
+        pid = await instance.main_pid()
+        await booted.inside.run(["touch", f"{instance.directory}/envfile"], user="root")
+        await instance.until_is_another_than(pid)
     await instance.ended(workflow)
     assert len(await instance.clusters(workflow)) == 1
 

@@ -16,7 +16,7 @@ import attrs
 from ewms.testing.pool.cache import Scratch, cached
 from ewms.testing.pool.data import digest
 from ewms.testing.pool.namespace import Namespace
-from ewms.testing.pool.steps import PoolUnavailable, Progress, run_step
+from ewms.testing.pool.steps import Progress, PythonMissing, run_step
 
 VERSION: Final = "1.0.5"
 _NEEDS: Final = (f"ewms-pilot[rabbitmq]=={VERSION}", "htcondor<25")
@@ -123,4 +123,4 @@ def _prefix() -> Path:
         prefix = Path(done.stdout.strip())
         if done.returncode == 0 and prefix != Path("/usr"):
             return prefix
-    raise PoolUnavailable(f"{_NEEDS[0]} needs Python {_PYTHON} in a directory of its own, which is not on this machine")
+    raise PythonMissing(f"{_NEEDS[0]} needs Python {_PYTHON} in a directory of its own, which is not on this machine")

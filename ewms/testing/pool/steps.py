@@ -8,6 +8,7 @@ from typing import Final
 import trio
 
 from ewms.groups import told_as
+from ewms.pilot.containers.base import ContainerError
 from ewms.pilot.containers.processes import Command, open_launcher
 
 Progress = Callable[[str], None]
@@ -25,6 +26,10 @@ _ERROR_MARKS: Final = ("E: ", "ERROR: ", "FATAL: ")
 
 class PoolUnavailable(Exception):
     """No real pool here; the text is one line that names the condition that failed, and what to do."""
+
+
+class PythonMissing(PoolUnavailable):
+    """A Python that only other people's software needs, and that no file of this project can install."""
 
 
 async def run_step(
@@ -48,11 +53,12 @@ async def run_step(
         stderr=Path(os.devnull),
         term_wait=_END_GRACE_S,
     )
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(_tell, what, log, start, progress)
-        async with open_launcher() as launcher, launcher.run(command) as process:
-            ended = await process.wait()
-        nursery.cancel_scope.cancel()
+    with told_as(ContainerError, lambda errors: PoolUnavailable(f"{what} failed: {errors[0]}")):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_tell, what, log, start, progress)
+            async with open_launcher() as launcher, launcher.run(command) as process:
+                ended = await process.wait()
+            nursery.cancel_scope.cancel()
     if ended.code:
         why = complaint(log, start) or f"exit status {ended.code}"
         raise PoolUnavailable(f"{what} failed: {why} (all of its output: {log})")
