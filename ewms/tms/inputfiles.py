@@ -46,7 +46,7 @@ def check_input_files(paths: Iterable[str], job_dir: Path, others: Iterable[Clos
 def _hidden_at_home() -> Iterator[Closed]:
     """Our user's tokens, keys and settings, which HTCondor could read; by name, for an image may have no home."""
     with suppress(KeyError):  # a user without a name
-        yield Closed(pwd.getpwuid(os.geteuid()).pw_dir, "what the TMS's user keeps hidden in its home", begins=".")
+        yield Closed(pwd.getpwuid(os.geteuid()).pw_dir, "what the TMS's user keeps hidden in its home", begins=(".",))
 
 
 def _closed(places: Iterable[Closed]) -> list[Closed]:
@@ -58,7 +58,7 @@ def _closed(places: Iterable[Closed]) -> list[Closed]:
 
 def _there(place: Closed) -> Iterator[str]:
     """The directory, or what is closed in it."""
-    if not place.begins:
+    if "" in place.begins:
         yield place.directory
         return
     with suppress(OSError), os.scandir(place.directory) as entries:

@@ -30,13 +30,13 @@ class Closed:
     directory: str
     called: str
     """In a refusal."""
-    begins: str = ""
-    """Only what has a name that begins so in it; all of it when this is empty."""
+    begins: tuple[str, ...] = ("",)
+    """Only what has a name in it that begins with one of these; all of it by default."""
 
     @property
-    def prefix(self) -> str:
+    def prefixes(self) -> tuple[str, ...]:
         """How a path in it begins."""
-        return slashed(self.directory) + self.begins
+        return tuple(slashed(self.directory) + each for each in self.begins)
 
 
 def is_url(path: str) -> bool:
@@ -69,10 +69,9 @@ def meets(path: str, closed: Iterable[Closed]) -> Iterator[tuple[str, str]]:
     """(`inside` or `holds`, what) for each of the closed places that `path` is in, or is on the way to."""
     here = slashed(path)
     for place in closed:
-        prefix = place.prefix
-        if here.startswith(prefix):
+        if here.startswith(place.prefixes):
             yield "inside", place.called
-        elif prefix.startswith(here):
+        elif any(prefix.startswith(here) for prefix in place.prefixes):
             yield "holds", place.called
 
 

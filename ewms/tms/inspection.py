@@ -18,7 +18,7 @@ PATIENCE: Final = 120.0
 """With the file systems of an order's input files, in s: others wait for their starts meanwhile."""
 _LOOKS: Final = 32
 """At a time. One that hangs keeps its thread for as long as its file system is gone, and others need threads, too."""
-_KEPT: Final = (("SPOOL", ""), *(("EXECUTE", f"dir_{digit}") for digit in range(10)))
+_KEPT: Final = (("SPOOL", ("",)), ("EXECUTE", tuple(f"dir_{digit}" for digit in range(10))))
 """Settings of HTCondor's, and how names of jobs' directories begin there: other things may be beside them."""
 
 

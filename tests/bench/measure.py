@@ -124,22 +124,6 @@ class Measurement:
     """Mean number of running processes in the minute before; our own share is about one."""
 
 
-def rate(units: float, work: Callable[[], object]) -> Contender:
-    """A contender whose whole work counts: so many units per second."""
-    return lambda: units / seconds(work)()
-
-
-def seconds(work: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> Contender:
-    """A contender whose whole work counts: how long it takes."""
-
-    def run() -> float:
-        started = clock()
-        work()
-        return clock() - started
-
-    return run
-
-
 def measure(group: str, rows: Sequence[Row], runs: int, console: Console) -> Measurement:
     """Run every row's contenders alternately, `runs` times."""
     began, started, load = datetime.now(UTC), time.perf_counter(), os.getloadavg()[0]

@@ -107,7 +107,7 @@ def test_where_htcondor_keeps_jobs_is_closed(tmp_path: Path, job_dir: Path) -> N
     (tmp_path / "condor" / "data").mkdir()
     (tmp_path / "condor" / "spool").mkdir()
     condor = tmp_path / "condor"
-    jobs = [Closed(f"{condor}", "jobs", "dir_"), Closed(f"{condor}/spool", "jobs"), Closed("/nonexistent", "jobs")]
+    jobs = [Closed(f"{condor}", "jobs", ("dir_",)), Closed(f"{condor}/spool", "jobs"), Closed("/nonexistent", "jobs")]
     for path, reason in (("dir_1/x", "into"), ("dir_2", "into"), ("", "to what holds"), ("spool/1", "into")):
         with pytest.raises(OrderRefused, match=f"leads {reason} jobs"):
             check_input_files([str(condor / path)], job_dir, jobs)
