@@ -12,7 +12,8 @@ set -eu
 instance=$(cd -- "$(dirname -- "$0")" && pwd)
 release=${EWMS_TMS_RELEASE:-$instance/apptainer_container_symlink}
 
-# At boot a file system such as CVMFS may come later than systemd. A minute for each start is beyond the unit's rate limit.
+# At boot a file system such as CVMFS may come later than systemd. Each start that waits a minute is too slow for the unit's
+# rate limit: it is tried again for ever.
 patience=0
 [ -z "${NOTIFY_SOCKET:-}" ] || patience=60
 until [ -e "$release" ]; do

@@ -119,8 +119,8 @@ class Metrics:
             "failed_factories", "Living clusters that get no further workers: their job factory failed"
         )
         self.stuck = Table(gauge("stuck", "Parts of the TMS that show no life, and for how long (s)", "child"))
-        self.site_runs = Table(gauge("site_runs", "Runs of pilots that ended lately, by site", "site"))
-        self.site_failures = Table(gauge("site_failures", "Failed runs and quick deaths among them, by site", "site"))
+        self.site_runs = Table(gauge("site_runs", "Runs of pilots that ended in the last day, by site", "site"))
+        self.site_failures = Table(gauge("site_failures", "Failed runs among them, by site", "site"))
         self.suspicious = Table(gauge("suspicious", "Sites and hosts that fail much more often than others", "place"))
         self.excluded = Table(
             gauge("excluded", "Sites and hosts that new workers avoid, and until when (epoch s)", "place")

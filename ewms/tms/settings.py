@@ -195,7 +195,7 @@ class Settings:
     )
     excluded_sites_file: Path | None = variable(
         "TMS_EXCLUDED_SITES_FILE",
-        "a file of more sites to avoid, read again on SIGHUP; lines 'GLIDEIN_Site = NAME' or 'OSG_SITE_NAME = NAME'",
+        "more to avoid, in a file read again on SIGHUP: lines GLIDEIN_Site = X, OSG_SITE_NAME = X or Machine = X",
         default=None,
     )
     exclude_suspicious: bool = variable(

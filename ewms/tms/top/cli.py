@@ -43,7 +43,7 @@ def top(files: tuple[Path, ...], *, port: int | None, interval: float, once: boo
     \b
     Examples:
       ewms top --port 9310                      the TMS whose TMS_METRICS_PORT is 9310
-      (. ./tms.env; ewms top)                   the same, from its envfile
+      (set -a; . ./tms.env; ewms top)           the same, from its envfile
       ssh -L 9310:127.0.0.1:9310 AP sleep 1d &  … of another machine
       ewms top /scratch/ewms/jobs/*.tms.jel     day logs, while they grow
       ewms top --once 2026-11-21.tms.jel.gz     one frame, for a script
