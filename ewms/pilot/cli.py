@@ -95,9 +95,10 @@ def pilot(context: click.Context) -> None:
 def try_(paths: tuple[Path, ...], env: tuple[str, ...], *, keep: bool, **options: Any) -> None:
     """Try a task on this machine: the real pilot, files as events, no broker server.
 
-    Mounts, environment, placeholders and limits are those of production; every other EWMS_PILOT_… variable that is
-    set counts too. It says what became of each event, what to do about what failed, and what production does
-    differently. Exit status: 0 when every task succeeded, 1 when one failed, others as `ewms pilot`.
+    Mounts, environment, placeholders and limits are those of production; other EWMS_PILOT_… variables that are set
+    count too, except those about queues, chirp, failed tasks, kept files, and when the pilot ends. It says what became
+    of each event, what to do about what failed, and what production does differently. Exit status: 0 when every task
+    succeeded, 1 when one failed, others as `ewms pilot`.
 
     \b
     Examples:
