@@ -39,7 +39,7 @@ class ChirpAttribute(StrEnum):
     SITE = "HTChirpEWMSPilotSite"
     """`GLIDEIN_Site` of the machine, or else its `OSG_SITE_NAME`; not sent where it has neither."""
     SUMMARY = "HTChirpEWMSPilotSummary"
-    """Quantiles of what the pilot's tasks used, once at its end, on one line for people."""
+    """Exit status, why no more events were taken, quantiles of what tasks used: once, last, on one line for people."""
     EVENTS_PARKED = "HTChirpEWMSPilotEventsParked"
     """Events that this pilot parked because they failed too often; only when > 0."""
     HOST = "HTChirpEWMSPilotHost"

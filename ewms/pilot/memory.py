@@ -13,6 +13,9 @@ from ewms.pilot.events import Event, IdSource
 
 MAX_REMEMBERED: Final = 10_000
 """Events of each kind; the oldest are forgotten, and then at worst run once more."""
+FIRST_HOLD_S: Final = 30.0
+LONGEST_HOLD_S: Final = 300.0
+_MAX_DOUBLINGS: Final = 10
 
 _V = TypeVar("_V")
 
@@ -30,14 +33,22 @@ class _Newest(Generic[_V]):
             self.entries.popitem(last=False)
 
 
+@attrs.frozen
+class _PassedOn:
+    """How often an event was passed on since a task was run, when last, and how many had been run by then."""
+
+    runs: int
+    times: int
+    at: float
+
+
 @attrs.define
 class Memory:
     """What became of events here."""
 
     _runs: int = 0
     _failed: _Newest[None] = attrs.field(factory=_Newest)
-    _passed_on: _Newest[int] = attrs.field(factory=_Newest)
-    """Event → `_runs` when it was last passed on."""
+    _passed_on: _Newest[_PassedOn] = attrs.field(factory=_Newest)
     _settled: _Newest[float] = attrs.field(factory=_Newest)
     """Event with an id of its own → how many failures make it a newer copy than what was settled here."""
     _lost: _Newest[int] = attrs.field(factory=_Newest)
@@ -76,12 +87,30 @@ class Memory:
         if event.id_source is IdSource.HASH and (count := self._lost.entries.pop(event.event_id, 0)) > 1:
             self._lost.put(event.event_id, count - 1)
 
-    def may_pass_on(self, event: Event) -> bool:
-        """Whether to put `event` at the end of its queue, so that what is behind it comes; noted if so.
+    def comes_round_again(self, event: Event) -> bool:
+        """Whether it was put at the end of its queue here and no task was run since, as far as we can remember."""
+        return self._passed_on_since_a_run(event) is not None or self._so_many_came_that_some_are_forgotten()
 
-        Not twice without a run in between: pilots would turn a queue in which nothing else is for ever.
+    def _so_many_came_that_some_are_forgotten(self) -> bool:
+        all_of_them = self._passed_on.entries.values()
+        return len(all_of_them) >= MAX_REMEMBERED and next(iter(all_of_them)).runs == self._runs
+
+    def hold_s(self, event: Event, *, now: float) -> float:
+        """How long (s) to hold `event` before it is put at the end of its queue, so that what is behind it comes.
+
+        Not at all after a run; else longer each time: pilots would turn a queue in which nothing else is for ever.
         """
-        if self._passed_on.entries.get(event.event_id) == self._runs:
-            return False
-        self._passed_on.put(event.event_id, self._runs)
-        return True
+        last = self._passed_on_since_a_run(event)
+        if last is None:
+            return 0.0
+        hold = min(FIRST_HOLD_S * 2.0 ** min(last.times - 1, _MAX_DOUBLINGS), LONGEST_HOLD_S)
+        return max(0.0, last.at + hold - now)
+
+    def passes_on(self, event: Event, *, now: float) -> None:
+        """`event` is put at the end of its queue, or should have been."""
+        last = self._passed_on_since_a_run(event)
+        self._passed_on.put(event.event_id, _PassedOn(self._runs, last.times + 1 if last else 1, now))
+
+    def _passed_on_since_a_run(self, event: Event) -> _PassedOn | None:
+        last = self._passed_on.entries.get(event.event_id)
+        return last if last is not None and last.runs == self._runs else None

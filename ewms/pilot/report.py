@@ -71,7 +71,7 @@ class Report:
         self._urgent.set()
 
     def summary(self, line: str) -> None:
-        """What all the tasks used."""
+        """Why the pilot ends, and what all its tasks used."""
         self._note(ChirpAttribute.SUMMARY, line)
 
     def counts(self, *, succeeded: int, failed: int, parked: int) -> None:

@@ -113,17 +113,19 @@ class Pilot:
             try:
                 with self.stopping.everything:
                     await self._connected(report)
-                status = self._status()
+                status, why = self._status(), str(self.stopping.reason)
             except Exception as error:  # noqa: BLE001  told, and turned into an exit status
-                status = _tell_fatal(error, report)
+                status, why = _tell_fatal(error, report), "an error"
             else:
                 if self.tally.handed_back and self.stopping.evicted:
                     report.error("the pilot was stopped by a signal; unfinished tasks were handed back")
                 report.status(PilotStatus.DONE)
-            self._tell_resources(report)
+            report.summary("; ".join(filter(None, (f"{status.name}: {why}", self.resources.line()))))
+            self._tell_resources()
             log.info(
                 "pilot ends",
                 exit_status=status.name,
+                reason=why,
                 succeeded=self.tally.succeeded,
                 failed=self.tally.failed,
                 handed_back=self.tally.handed_back,
@@ -132,9 +134,8 @@ class Pilot:
             await self._quarantine(status)
         return status
 
-    def _tell_resources(self, report: Report) -> None:
+    def _tell_resources(self) -> None:
         if table := self.resources.table():
-            report.summary(self.resources.line())
             say(f"{table}\n", sys.stdout)
             counts = {name: getattr(self.tally, name) for name in ("succeeded", "failed", "handed_back", "parked")}
             self.data.write_summary(self.pilot_id, self.resources.as_json(pilot=self.pilot_id, **counts))
@@ -251,11 +252,14 @@ class Pilot:
                     self.stopping.begun = True
                     self.listening()
                     with self.stopping.intake:
-                        self.stopping.stop_listening(await intake.run(in_flight))
+                        async with trio.open_nursery() as beside:
+                            beside.start_soon(work.let_by_held, in_flight)
+                            self.stopping.stop_listening(await intake.run(in_flight))
                     log.info("taking no more events", reason=str(self.stopping.reason))
                     with trio.CancelScope(shield=True, deadline=trio.current_time() + STOP_CONSUMING_S):
                         for source in queues.sources:
                             await source.stop()
+                    await work.hand_back_held()  # other pilots need not wait for the last tasks here
                     if in_flight.child_tasks:
                         report.status(PilotStatus.PENDING_REMAINING_TASKS)
         finally:

@@ -194,8 +194,8 @@ class PilotSettings:
     )
     min_free_disk: Annotated[int, AtLeast(0)] = variable(
         f"{_P}MIN_FREE_DISK",
-        "bytes that must be free where the tasks' files are; with less no event is taken, and a task that fails is "
-        "the machine's fault",
+        "bytes that must be free where the tasks' files are; with less at the start no event is taken, and with less "
+        "later a task that fails is the machine's fault",
         default=100_000_000,
     )
     data_dir_parent: Path | None = variable(

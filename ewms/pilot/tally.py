@@ -22,7 +22,7 @@ class Tally:
     parked: int = 0
     """Events that were parked by this pilot."""
     passed_on: int = 0
-    """Times that a parked event was seen and let by."""
+    """Times that a parked event came."""
     walls: Distribution = attrs.field(factory=Distribution)
     """s that each task took which succeeded."""
     _texts: Counter[str] = attrs.field(factory=Counter)

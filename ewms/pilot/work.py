@@ -5,8 +5,9 @@
 - A failed task: a copy with the failure counted in its headers replaces the event (confirmed), then ack; where the
   queue takes no copy, reject, and the broker counts.
 - An event that failed too often, that came back too often (it may kill pilots), or that nobody can read is parked.
-- A parked event, and one that failed here, is not run here: it goes to the end of its queue, or it is held until the
-  pilot ends, when nothing was run since it was last seen.
+- A parked event, and one that failed here, is not run here: it goes to the end of its queue. When nothing was run since
+  that was done last, it is held for a while before; longer each time, but not for ever: as long as it is held, a broker
+  that keeps to the prefetch may hand over nothing else.
 - An event that the broker took back while its task ran here waits for that task, and is acked with it.
 - A delivery that the broker took back before its task began is dropped: whoever has the event now runs it.
 - Whatever else ends it (the grace is over, the broker or the machine fails, a bug): hand back.
@@ -16,7 +17,8 @@ import hashlib
 import math
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
-from typing import Final
+from functools import partial
+from typing import Final, NoReturn
 
 import attrs
 import structlog
@@ -38,6 +40,8 @@ log = structlog.stdlib.get_logger(__name__)
 
 VERDICT_LIMIT_S: Final = 10.0
 """A verdict that a broker does not take for so long is left to the broker: it redelivers by itself."""
+HELD_CHECK_S: Final = 5.0
+"""How often held events are looked at."""
 
 Verdict = Callable[[Delivery], Awaitable[bool]]
 _HASH_CHARS: Final = 32
@@ -47,8 +51,9 @@ _HASH_CHARS: Final = 32
 class Outcome:
     """What is to become of a delivery."""
 
-    verdict: Verdict | None
-    """None: hold it until the pilot ends."""
+    verdict: Verdict
+    later: Callable[[], Awaitable["Outcome"]] | None = None
+    """Hold it, and ask this after a while."""
     settles: float | None = None
     """What was published for the event replaces it, as far as its copies have fewer failures than this."""
     again: bool = False
@@ -70,6 +75,15 @@ class Taken:
     """For what need not be done before the verdict; it is done in any case."""
 
 
+@attrs.frozen(eq=False)
+class Held:
+    """A delivery that nothing is done with for a while."""
+
+    taken: Taken
+    later: Callable[[], Awaitable[Outcome]]
+    """What is to become of it then."""
+
+
 @attrs.frozen(kw_only=True)
 class Work:
     """What is done with each delivery."""
@@ -85,11 +99,16 @@ class Work:
     memory: Memory = attrs.field(factory=Memory)
     _running: dict[str, list[trio.Event]] = attrs.field(factory=dict, init=False)
     """Event id → for each delivery of it, what is set when that has its verdict."""
-    _held: list[tuple[Source, Delivery]] = attrs.field(factory=list, init=False)
+    _held: list[Held] = attrs.field(factory=list, init=False)
 
-    async def handle(self, source: Source, delivery: Delivery) -> None:
-        """Work on one delivery and give its verdict; held ones get theirs in `hand_back_held`."""
+    async def handle(self, source: Source, delivery: Delivery, counts: Callable[[], None]) -> None:
+        """Work on one delivery and give its verdict; held ones get theirs in `let_by_held` or `hand_back_held`.
+
+        `counts` is called unless it only comes round again.
+        """
         event, unreadable = read(delivery)
+        if not self.memory.comes_round_again(event):
+            counts()
         outcome = Outcome(verdict=source.hand_back)
         async with AsyncExitStack() as afterwards:
             taken = Taken(source=source, delivery=delivery, event=event, unreadable=unreadable, afterwards=afterwards)
@@ -102,8 +121,26 @@ class Work:
     async def hand_back_held(self) -> None:
         """Hand back the events that were not to be run here."""
         while self._held:
-            source, delivery = self._held.pop()
-            await give(source.hand_back, delivery)
+            taken = self._held.pop().taken
+            await give(taken.source.hand_back, taken.delivery)
+
+    async def let_by_held(self, in_flight: trio.Nursery) -> NoReturn:
+        """Put held events at the end of their queues when their time has come, so that others can come."""
+        while True:
+            await trio.sleep(HELD_CHECK_S)
+            for held in tuple(self._held):
+                if not self.memory.hold_s(held.taken.event, now=trio.current_time()):
+                    self._held.remove(held)
+                    in_flight.start_soon(self._let_by, held)
+
+    async def _let_by(self, held: Held) -> None:
+        taken = held.taken
+        outcome = Outcome(verdict=taken.source.hand_back, later=held.later)
+        self.memory.passes_on(taken.event, now=trio.current_time())
+        try:
+            outcome = await held.later() if taken.source.holds(taken.delivery) else self._dropped(taken)
+        finally:
+            await self._settle(outcome, taken)  # noqa: ASYNC102  it is shielded inside
 
     @contextmanager
     def _waited_for(self, event: events.Event) -> Iterator[Sequence[trio.Event]]:
@@ -120,8 +157,8 @@ class Work:
                 del self._running[event.event_id]
 
     async def _settle(self, outcome: Outcome, taken: Taken) -> None:
-        if outcome.verdict is None:
-            self._held.append((taken.source, taken.delivery))
+        if outcome.later is not None:
+            self._held.append(Held(taken, outcome.later))
             return
         self.tally.handed_back += outcome.verdict == taken.source.hand_back and not outcome.dropped
         accepted = await give(outcome.verdict, taken.delivery)
@@ -141,11 +178,14 @@ class Work:
                 log.info("an event came back that was settled here already", event_id=event.event_id)
                 return Outcome(verdict=source.ack, again=True)
         if not source.holds(delivery):
-            log.info("the broker took an event back before its task began; it is not run", event_id=event.event_id)
-            return Outcome(verdict=source.hand_back, dropped=True)
+            return self._dropped(taken)
         if self.stopping.evicted:
             return Outcome(verdict=source.hand_back)
         return await self._outcome_of_new(taken)
+
+    def _dropped(self, taken: Taken) -> Outcome:
+        log.info("the broker took an event back before its task began; it is not run", event_id=taken.event.event_id)
+        return Outcome(verdict=taken.source.hand_back, dropped=True)
 
     async def _outcome_of_new(self, taken: Taken) -> Outcome:
         event = taken.event
@@ -211,24 +251,34 @@ class Work:
         source, delivery, event = taken.source, taken.delivery, taken.event
         text = f"the event came back {delivery.returned} times without a verdict: it may kill pilots"
         if not await self.copies.failed(source, copyable(event, delivery), error=text, parked=True):
-            return Outcome(verdict=None)
+            return Outcome(verdict=source.hand_back, later=partial(self._park_unrun, taken))
         self._tell_parked(event, text)
         return Outcome(verdict=source.ack, settles=event.failures + 1)
 
     async def _not_here(self, taken: Taken, *, parked: bool) -> Outcome:
-        """Let an event by that is not run here."""
-        source, delivery, event = taken.source, taken.delivery, taken.event
+        """Let an event by that is not run here, or hold it before."""
         self.tally.passed_on += parked
-        body = unchanged(copyable(event, delivery))
+        # A broker drops what came back too often; the count of a copy begins anew.
+        wears_out = taken.delivery.returned >= self.settings.max_returns
+        if self.memory.hold_s(taken.event, now=trio.current_time()) and not wears_out:
+            return self._hold(taken, parked=parked)
+        self.memory.passes_on(taken.event, now=trio.current_time())
+        return await self._to_the_end(taken, parked=parked)
+
+    async def _to_the_end(self, taken: Taken, *, parked: bool) -> Outcome:
+        source, event = taken.source, taken.event
+        body = unchanged(copyable(event, taken.delivery))
         if parked and await self.copies.dead(event, body):
             self._tell_parked(event, "it had been parked in its own queue")
             return Outcome(verdict=source.ack)
-        # A broker drops what came back too often; the count of a copy begins anew.
-        wears_out = delivery.returned >= self.settings.max_returns
-        if (self.memory.may_pass_on(event) or wears_out) and await self.copies.again(source, event, body):
+        if await self.copies.again(source, event, body):
             return Outcome(verdict=source.ack)
-        log.info("an event that is not run here is held", event_id=event.event_id, parked=parked)
-        return Outcome(verdict=None)
+        return self._hold(taken, parked=parked)
+
+    def _hold(self, taken: Taken, *, parked: bool) -> Outcome:
+        log.info("an event that is not run here is held", event_id=taken.event.event_id, parked=parked)
+        later = partial(self._to_the_end, taken, parked=parked)
+        return Outcome(verdict=taken.source.hand_back, later=later)
 
     def _tell_parked(self, event: events.Event, text: str) -> None:
         self.tally.parked += 1

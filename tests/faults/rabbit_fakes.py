@@ -25,6 +25,8 @@ class FakeChannel:
     reason: str = "ended by the test"
     verdicts: list[tuple[str, int]] = attrs.field(factory=list)
     pushed: int = 0
+    stopped: list[str] = attrs.field(factory=list)
+    """The tags of consumers that were stopped."""
     _on_message: Callable[[Incoming], None] | None = None
 
     def push(self, body: bytes, *, redelivered: bool = False) -> None:
@@ -47,6 +49,7 @@ class FakeChannel:
 
     async def stop_consuming(self, consumer_tag: str) -> None:
         await trio.lowlevel.checkpoint()
+        self.stopped.append(consumer_tag)
 
     async def publish(self, queue: str, body: bytes, *, message_id: str, within: float) -> None:
         await trio.lowlevel.checkpoint()

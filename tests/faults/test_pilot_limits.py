@@ -92,9 +92,13 @@ async def test_a_task_that_nears_the_brokers_limit_is_said_once(
     assert sum("nears the time" in entry["event"] for entry in logs) == times
 
 
-def test_a_task_timeout_above_the_brokers_limit_is_said_at_the_start(world: World) -> None:
-    assert any("CONSUMER_TIMEOUT" in text for text in world.settings(task_timeout=3600).warnings)
-    assert not any("CONSUMER_TIMEOUT" in text for text in world.settings(task_timeout=60).warnings)
+@pytest.mark.parametrize(("limit", "is_said"), [(3600, True), (60, False)])
+async def test_a_task_timeout_above_the_brokers_limit_is_said_at_the_start(
+    autojump_clock: MockClock, world: World, limit: int, is_said: bool
+) -> None:
+    with structlog.testing.capture_logs() as logs:
+        assert await world.run(task_timeout=limit) == ExitStatus.OK
+    assert any("CONSUMER_TIMEOUT" in entry.get("note", "") for entry in logs) is is_said
 
 
 async def test_what_tasks_used_is_told_in_each_line_and_at_the_end(

@@ -1,7 +1,9 @@
 """Events that fail again and again: counted across pilots, parked, and never acked without a confirmed copy."""
 
 import json
-from collections.abc import Awaitable, Callable
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,13 +11,15 @@ from typing import Any
 import pytest
 import trio
 import zstandard
-from pilot_fakes import World, copy, infile
+from pilot_fakes import World, copy, infile, nothing
 from trio.testing import MockClock
 
-from ewms.pilot import events
-from ewms.pilot.brokers.base import BrokerLost, BrokerRefused, Delivery, PublishRefused
+from ewms.pilot import events, memory
+from ewms.pilot.brokers.base import BrokerLost, BrokerRefused, Delivery, PublishRefused, QueueUnavailable
 from ewms.pilot.containers.base import ContainerSpec
 from ewms.pilot.errors import ExitStatus
+from ewms.pilot.memory import FIRST_HOLD_S
+from ewms.pilot.work import HELD_CHECK_S
 
 
 async def fails(spec: ContainerSpec) -> int:
@@ -218,6 +222,135 @@ async def test_what_is_parked_makes_way_for_what_is_behind_it(
     assert len(world.copies) <= 6
 
 
+@asynccontextmanager
+async def coming_later(world: World, data: str, *, after_s: float) -> AsyncIterator[list[float]]:
+    """An event that comes after a while; when outputs came, in s from the beginning."""
+    began, at = trio.current_time(), list[float]()
+
+    async def note(body: bytes) -> None:
+        at.append(trio.current_time() - began)
+
+    async def put() -> None:
+        await trio.sleep(after_s)
+        world.put_event(data, message_id="later")
+        world.lot.unpark_all()
+
+    world.on_publish = note
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(put)
+        yield at
+
+
+@pytest.mark.parametrize("more", [{"ewms_failures": 5}, {"ewms_failures": 5, "ewms_parked": True}, {}])
+async def test_an_idle_pilot_is_not_deaf_because_of_an_event_that_it_does_not_run(
+    autojump_clock: MockClock, world: World, more: dict[str, Any]
+) -> None:
+    """What is held is all that a prefetch of 1 allows."""
+    world.put_event("bad", **more)
+    async with coming_later(world, "good", after_s=10) as at:
+        await world.run(stop_listening_on_task_error="no", timeout_queue_incoming=600)
+    assert world.outputs == ["good"]
+    assert at[0] <= FIRST_HOLD_S + 2 * HELD_CHECK_S
+    assert [event.data for event in world.left] == ["bad"]
+    assert world.unsettled == 0
+
+
+async def test_what_is_let_by_keeps_no_idle_pilot_alive(autojump_clock: MockClock, world: World) -> None:
+    began = trio.current_time()
+    for number in range(3):
+        world.put_event("bad", message_id=f"p{number}", ewms_failures=5, ewms_parked=True)
+    assert await world.run(timeout_queue_incoming=600, max_concurrent_tasks=2) == ExitStatus.ONLY_PARKED
+    assert trio.current_time() - began == pytest.approx(600, abs=1)
+    assert len(world.left) == 3
+    # After 0, 30, 90, 210 and 450 s: a queue in which nothing else is does not turn.
+    assert len(world.copies) <= 3 * 5
+    assert world.unsettled == 0
+
+
+async def test_an_event_that_kills_pilots_is_parked_as_soon_as_its_queue_takes_it(
+    autojump_clock: MockClock, world: World
+) -> None:
+    """Its queue is full for a while; to put it back as it is would begin the count anew."""
+
+    async def refuse_once(queue: str) -> None:
+        world.on_copy = nothing
+        raise QueueUnavailable("full")
+
+    world.on_copy = refuse_once
+    world.put("killer", returned=15)
+    async with coming_later(world, "good", after_s=10) as at:
+        assert await world.run(timeout_queue_incoming=600) == ExitStatus.OK
+    assert at[0] <= FIRST_HOLD_S + 2 * HELD_CHECK_S
+    assert world.outputs == ["good"]
+    assert [(event.data, event.parked) for event in world.left] == [("killer", True)]
+
+
+@pytest.mark.parametrize(("copy_s", "copies"), [(2, 2), (1000, 1)])
+async def test_a_signal_while_an_event_is_let_by_leaves_it_there_once(
+    autojump_clock: MockClock, world: World, copy_s: float, copies: int
+) -> None:
+    """Its copy has the grace, as a task has."""
+    seen = 0
+
+    async def slowly(queue: str) -> None:
+        nonlocal seen
+        seen += 1
+        if seen == 2:
+            signal.raise_signal(signal.SIGTERM)
+            await trio.sleep(copy_s)
+
+    world.on_copy = slowly
+    world.put_event("bad", ewms_failures=5, ewms_parked=True)
+    assert await world.run(timeout_queue_incoming=600) == ExitStatus.STOPPED
+    assert seen == 2
+    assert len(world.copies) == copies
+    assert len(world.left) == 1
+    assert world.unsettled == 0
+
+
+async def test_what_is_held_goes_to_others_before_the_last_tasks_end(autojump_clock: MockClock, world: World) -> None:
+    async def bad_fails_slow_is_slow(spec: ContainerSpec) -> int:
+        if infile(spec) == b"slow":
+            await trio.sleep(10_000)
+        return await bad_fails(spec)
+
+    handed_back_at = list[float]()
+
+    async def note(name: str, delivery: Delivery) -> None:
+        if name == "hand_back":
+            handed_back_at.append(trio.current_time() - began)
+
+    world.task, world.on_verdict, began = bad_fails_slow_is_slow, note, trio.current_time()
+    world.put("slow", "bad")
+    settings = {"stop_listening_on_task_error": "no", "max_concurrent_tasks": 2, "timeout_queue_incoming": 100}
+    assert await world.run(**settings) == ExitStatus.TASKS_FAILED
+    assert world.outputs == ["slow"]
+    assert handed_back_at
+    assert max(handed_back_at) < 200
+
+
+async def test_a_held_event_that_the_broker_took_back_is_dropped(autojump_clock: MockClock, world: World) -> None:
+    """A copy besides would be a second one."""
+    received = list[str]()
+
+    async def note(delivery: Delivery) -> None:
+        received.append(delivery.message_id or "")
+
+    async def lose() -> None:
+        await trio.sleep(10)
+        world.lost |= set(received)
+
+    world.on_receive = note
+    world.put_event("bad", ewms_failures=5, ewms_parked=True)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lose)
+        assert await world.run(timeout_queue_incoming=100) == ExitStatus.ONLY_PARKED
+    assert len(received) == 2
+    assert len(world.copies) == 1
+    assert world.left == []
+    assert world.unsettled == 0
+
+
 async def test_a_parked_event_does_not_wear_out(autojump_clock: MockClock, world: World) -> None:
     """RabbitMQ drops what came back 20 times."""
     world.put_event("bad", ewms_failures=5, ewms_parked=True, returned=19)
@@ -254,6 +387,31 @@ async def test_an_event_that_came_back_waits_for_its_task_that_still_runs(
     assert await world.run(max_concurrent_tasks=2, timeout_queue_incoming=200) == ExitStatus.OK
     assert world.outputs == ["x"]
     assert world.verdicts == [("ack", "in-0"), ("ack", "again")]
+
+
+async def test_who_waits_for_a_running_task_takes_no_time_from_those_behind_it(
+    autojump_clock: MockClock, world: World
+) -> None:
+    """Both slots are taken for longer than an event is waited for."""
+
+    async def slow(spec: ContainerSpec) -> int:
+        if infile(spec) == b"slow":
+            await trio.sleep(1000)
+        return await copy(spec)
+
+    async def put() -> None:
+        await trio.sleep(50)
+        world.lost.add("in-0")
+        world.put_event("slow", message_id="again", returned=1, ewms_event_id="id")
+        world.put_event("behind", message_id="behind")
+        world.lot.unpark_all()
+
+    world.task = slow
+    world.put_event("slow", ewms_event_id="id")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(put)
+        assert await world.run(max_concurrent_tasks=2, timeout_queue_incoming=100) == ExitStatus.OK
+    assert world.outputs == ["slow", "behind"]
 
 
 @pytest.mark.parametrize("data", ["good", "bad"])
@@ -302,3 +460,19 @@ async def test_an_event_handed_back_by_another_pilot_is_run(autojump_clock: Mock
     world.put("x", returned=3)
     assert await world.run() == ExitStatus.OK
     assert world.outputs == ["x"]
+
+
+async def test_more_parked_events_than_can_be_remembered_keep_no_pilot_alive(
+    autojump_clock: MockClock, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "MAX_REMEMBERED", 5)
+    for number in range(8):
+        world.put_event("bad", message_id=f"p{number}", ewms_failures=5, ewms_parked=True)
+
+    async def takes_a_while(queue: str) -> None:
+        await trio.sleep(1)
+
+    world.on_copy = takes_a_while
+    with trio.fail_after(1000):
+        assert await world.run(timeout_queue_incoming=60) == ExitStatus.ONLY_PARKED
+    assert len(world.left) == 8

@@ -312,6 +312,23 @@ async def test_the_two_timeouts(autojump_clock: MockClock, world: World) -> None
     assert trio.current_time() - began == pytest.approx(5.5, abs=0.2)
 
 
+@pytest.mark.parametrize("slots", [1, 2, 4])
+async def test_after_the_first_event_the_other_timeout_begins_with_that(
+    autojump_clock: MockClock, world: World, slots: int
+) -> None:
+    async def put() -> None:
+        for number in range(5):
+            await trio.sleep(10 if number == 0 else 4)
+            world.put_event(f"x{number}", message_id=f"x{number}")
+            world.lot.unpark_all()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(put)
+        settings = {"timeout_queue_wait_for_first_message": 60, "timeout_queue_incoming": 5}
+        assert await world.run(max_concurrent_tasks=slots, **settings) == ExitStatus.OK
+    assert len(world.outputs) == 5
+
+
 async def test_while_a_broker_is_out_of_reach_no_event_is_missed(autojump_clock: MockClock, world: World) -> None:
     """How long none came says something of the queue only where one could have come."""
     world.listening_since = None

@@ -112,6 +112,8 @@ class NatsSource(KeptSource):
         self._trouble = ""
         if not self._stopped:
             self._inbox = await wire.open_inbox(self._on_message)
+        if self._stopped:  # perhaps in the meantime
+            await self._close_inbox()
         self._listens(yes=True)
 
     async def _serve(self, wire: NatsWire) -> NoReturn:

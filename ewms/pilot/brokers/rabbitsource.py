@@ -87,13 +87,19 @@ class RabbitSource(KeptSource):
         """Consume until the consumer ends."""
 
         def on_message(message: Incoming) -> None:
-            self._pushed.send_nowait(self._delivery(message, channel))
+            delivery = self._delivery(message, channel)
+            # The broker may take it back from here on, whether anybody here has received it or not.
+            self._in_work.took(delivery.tag, delivery.tag.came_at)
+            self._pushed.send_nowait(delivery)
 
         self._consumer_tag = await channel.consume(self._queue, self._prefetch, on_message)
+        if self._stopped:  # in the meantime
+            await self.stop()
         self._listens(yes=True)
         try:
             await channel.consumer_ended.wait()
         finally:
+            self._consumer_tag = ""
             self._listens(yes=False)
             self._good_at = trio.current_time()
         log.warning("consumer lost, starting it again", queue=self._queue, reason=channel.reason)
@@ -116,7 +122,6 @@ class RabbitSource(KeptSource):
         while True:
             delivery = await self._next_pushed()
             if not delivery.tag.channel.closed.is_set():
-                self._in_work.took(delivery.tag, delivery.tag.came_at)
                 return delivery
 
     def holds(self, delivery: Delivery) -> bool:

@@ -30,7 +30,7 @@ class InWork:
         return tag in self._came_at
 
     def took(self, tag: Hashable, came_at: float) -> None:
-        """A delivery is given out."""
+        """A delivery came."""
         self._came_at[tag] = came_at
 
     def is_in_doubt(self, tag: Hashable) -> bool:

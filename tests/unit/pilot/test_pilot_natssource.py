@@ -37,6 +37,7 @@ class FakeWire:
     consumer_found: Consumer = attrs.field(default=Consumer(ack_wait=ACK_WAIT, max_ack_pending=-1, is_push=False))
     inboxes: list[OnMessage] = attrs.field(factory=list)
     closed: trio.Event = attrs.field(factory=trio.Event)
+    on_open_inbox: Callable[[], Awaitable[object]] = nothing
     on_close_inbox: Callable[[], Awaitable[object]] = nothing
     _open: list[trio.CancelScope] = attrs.field(factory=list)
 
@@ -50,6 +51,7 @@ class FakeWire:
 
     async def open_inbox(self, on_message: OnMessage) -> Inbox:
         await trio.lowlevel.checkpoint()
+        await self.on_open_inbox()
         self.inboxes.append(on_message)
         return Inbox(f"inbox-{len(self.inboxes)}", self._close_inbox)
 
@@ -299,6 +301,25 @@ async def test_what_comes_while_it_stops_is_handed_back(autojump_clock: MockCloc
         await trio.sleep(100)
         assert len(server.wire.pulls) == count
         assert await source.ack(held)
+
+
+async def test_who_stops_while_it_begins_again_asks_for_nothing(autojump_clock: MockClock) -> None:
+    """Else it would keep an event from other pilots for as long as the last tasks run."""
+    asked, answered = trio.Event(), trio.Event()
+
+    async def answer_late() -> None:
+        asked.set()
+        await answered.wait()
+
+    server = Server([FakeWire(), FakeWire(on_open_inbox=answer_late)])
+    async with consuming(server, prefetch=1) as source:
+        server.wire.lose()
+        await asked.wait()
+        await source.stop()
+        answered.set()
+        await trio.sleep(100)
+        assert len(server.wire.inboxes) == 1
+        assert server.wire.pulls == []
 
 
 async def test_a_message_that_comes_again_is_known_though_the_server_forgot_that_it_delivered_it(

@@ -98,3 +98,41 @@ async def test_a_broker_that_never_answers_is_given_up(
         await consume()
     assert GIVE_UP_AFTER <= trio.current_time() - began < GIVE_UP_AFTER + 3 * LONGEST_WAIT
     assert all(channel.closed.is_set() for channel in link.channels)
+
+
+async def test_what_nobody_received_when_its_consumer_ended_is_not_run(autojump_clock: MockClock, link: Any) -> None:
+    """`consumer_timeout` counts from when the broker pushed it, not from when a slot was free."""
+    async with kept(RabbitSource(link, "in", 2), link.nursery) as source:
+        channel = link.channels[0]
+        channel.push(b"runs")
+        channel.push(b"waits")
+        assert source.holds(await source.receive())
+        channel.consumer_ended.set()
+        await trio.sleep(LONGEST_WAIT)
+        late = await source.receive()
+        assert late.body == b"waits"
+        assert not source.holds(late)
+
+
+async def test_a_consumer_that_begins_while_its_source_is_stopped_is_stopped_too(
+    autojump_clock: MockClock, link: Any, channels: list[FakeChannel]
+) -> None:
+    """Else it would keep an event from other pilots for as long as the last tasks run."""
+    channel = FakeChannel()
+    channels.append(channel)
+    async with kept(RabbitSource(link, "in", 1), link.nursery) as source:
+        asked, answered = trio.Event(), trio.Event()
+
+        async def answer_late() -> None:
+            asked.set()
+            await answered.wait()
+
+        channel.on_consume = answer_late
+        channel.consumer_ended.set()
+        await asked.wait()
+        await source.stop()
+        assert channel.stopped == []
+        answered.set()
+        await trio.sleep(LONGEST_WAIT)
+        assert channel.stopped == ["tag"]
+        assert not channel.closed.is_set()
