@@ -99,7 +99,7 @@ def integration(session: nox.Session) -> None:
 
 @nox.session
 def sweep(session: nox.Session) -> None:
-    """Kill the TMS and its helpers at every step, lose every answer: always one cluster; `-- --kills 30 --pool 3`."""
+    """Kill the TMS and its helpers at hundreds of steps, lose answers: always one cluster; `-- --kills 30 --pool 3`."""
     install(session, "demo", also=("tests",))
     run(session, "python", "-m", "tests.sweep", *session.posargs, EWMS_TEST_WHEEL=build_wheel(session))
 

@@ -21,6 +21,7 @@ until [ -e "$release" ]; do
         echo "$release: $(readlink -- "$release" || echo it) is not there: update_tms_image_symlink.sh makes the link" >&2
         exit 1
     fi
+    [ "$patience" != 60 ] || echo "waiting up to a minute for $release" >&2
     patience=$((patience - 1))
     sleep 1
 done

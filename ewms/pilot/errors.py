@@ -60,9 +60,6 @@ class SelfCheckFailed(PilotError):
     """The machine is not fit for tasks."""
 
 
-NOT_THE_MACHINES: Final = (ExitStatus.OK, ExitStatus.STOPPED, ExitStatus.CONFIGURATION, ExitStatus.ONLY_PARKED)
-"""What does not make a machine suspect."""
-
 STATUS_OF: Final[tuple[tuple[type[Exception], ExitStatus], ...]] = (
     (SettingsError, ExitStatus.CONFIGURATION),
     (MountRefused, ExitStatus.CONFIGURATION),

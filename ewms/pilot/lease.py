@@ -33,7 +33,7 @@ class Lease:
     grace: float = SAFETY_S
     """s that running tasks get after SIGTERM."""
     not_understood: tuple[str, ...] = ()
-    """`Name = value` of limits that were not understood."""
+    """A line for each limit that was not understood."""
 
 
 def read(job_ad: str, machine_ad: str, now: float) -> Lease:
@@ -46,7 +46,7 @@ def read(job_ad: str, machine_ad: str, now: float) -> Lease:
             return None
         value = number(text)
         if value is None:
-            unclear.append(f"{name} = {text}")
+            unclear.append(f"an ad of this job is not understood: {name} = {text}")
         return None if value is None or not 0 < value < NO_LIMIT else value
 
     spans = [limit(job, name) for name in _RUN_LIMITS] + [limit(machine, name) for name in _MACHINE_REMAINING]

@@ -17,7 +17,7 @@ import attrs
 import structlog
 import trio
 
-from ewms.contract import ENVFILE_NAME, PilotStatus
+from ewms.contract import ENVFILE_NAME, SUSPECT_MACHINE_EXIT_STATUSES, PilotStatus
 from ewms.pilot import arguments, tokens
 from ewms.pilot import lease as leases
 from ewms.pilot import place as places
@@ -29,7 +29,7 @@ from ewms.pilot.containers.mounts import checked, keep_apart
 from ewms.pilot.containment import Meter, Paths, Recipe, hub_mount, run
 from ewms.pilot.copies import Copies
 from ewms.pilot.directories import DataDirectory, Kept
-from ewms.pilot.errors import NOT_THE_MACHINES, ExitStatus, InitFailed, TaskError, root_cause, status_of
+from ewms.pilot.errors import ExitStatus, InitFailed, TaskError, root_cause, status_of
 from ewms.pilot.intake import Intake
 from ewms.pilot.limits import Limits
 from ewms.pilot.lostsignal import look_for_lost_signal
@@ -275,7 +275,7 @@ class Pilot:
         return lambda: ends - self.tally.typical_s - LEASE_MARGIN_S
 
     async def _quarantine(self, status: ExitStatus) -> None:
-        suspect = status not in NOT_THE_MACHINES
+        suspect = status in SUSPECT_MACHINE_EXIT_STATUSES
         if status is ExitStatus.TASKS_FAILED:
             suspect = self.stopping.reason is Reason.TASK_ERROR
         if suspect and self.settings.quarantine_time and not self.stopping.evicted:

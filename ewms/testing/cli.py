@@ -180,6 +180,6 @@ def _announce(standin: Standin, env_file: Path, header_file: Path) -> None:
     click.echo(f"address:    {standin.address}")
     click.echo(f"token URL:  {standin.token_url}")
     click.echo(f"client id:  {standin.client_id}")
-    click.echo(f"secret:     in {env_file} (all that the TMS needs: set -a; . {env_file.resolve()}; set +a)")
+    click.echo(f"secret:     in {env_file} (for the TMS: set -a; . {env_file.resolve()}; set +a)")
     click.echo(f"user token: in {header_file}, for a day (curl -H @{header_file.resolve()} …)")
     click.echo("ready; Ctrl-C ends it")

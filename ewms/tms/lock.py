@@ -6,7 +6,7 @@ a new TMS looks into the queue only when nothing can appear there behind its bac
 
 import fcntl
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -21,8 +21,10 @@ _REMIND: Final = 60.0
 
 
 @asynccontextmanager
-async def hold_lock(path: Path) -> AsyncIterator[int]:
+async def hold_lock(path: Path, *, waits_for: Callable[[str], None] = lambda _: None) -> AsyncIterator[int]:
     """Wait for the lock and hold it; gives the file descriptor that helpers have to inherit.
+
+    `waits_for` is told what it waits for, and "" when it has it.
 
     Raises:
         OSError: the file cannot be made or opened.
@@ -30,7 +32,8 @@ async def hold_lock(path: Path) -> AsyncIterator[int]:
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        await _acquire(descriptor, path)
+        await _acquire(descriptor, path, waits_for)
+        waits_for("")
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield descriptor
@@ -38,7 +41,7 @@ async def hold_lock(path: Path) -> AsyncIterator[int]:
         os.close(descriptor)  # releases it, unless a helper is still alive
 
 
-async def _acquire(descriptor: int, path: Path) -> None:
+async def _acquire(descriptor: int, path: Path, waits_for: Callable[[str], None]) -> None:
     # No deadline: whoever holds it is the TMS of this directory, and systemd shows that this one waits.
     said_at = -_REMIND
     while True:
@@ -48,6 +51,9 @@ async def _acquire(descriptor: int, path: Path) -> None:
             if trio.current_time() - said_at >= _REMIND:
                 said_at = trio.current_time()
                 holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
+                waits_for(
+                    f"another TMS, or a schedd helper of one, in this job directory (started by process {holder})"
+                )
                 log.warning(
                     "waiting: another TMS, or a schedd helper that it left behind, works in this job directory",
                     lock=str(path),

@@ -76,7 +76,8 @@ async def _serve(settings: Settings, inside: Inside, site_file: SiteFile, task_s
         raise SettingWrong(reason)
     async with AsyncExitStack() as stack:
         try:
-            descriptor = await stack.enter_async_context(hold_lock(settings.state_dir / "lock"))
+            lock = hold_lock(settings.state_dir / "lock", waits_for=inside.lacks)
+            descriptor = await stack.enter_async_context(lock)
             ledger = Ledger(settings.state_dir / "ledger")
         except OSError as error:
             raise SetupError(f"JOB_EVENT_LOG_DIR: {settings.job_dir} cannot be worked in: {error}") from error

@@ -364,6 +364,28 @@ async def test_quarantine_after_a_task_error(autojump_clock: MockClock, world: W
     assert world.diary[-1] == "broker closes"
 
 
+@pytest.mark.parametrize(
+    ("error", "status", "stays_s"),
+    [
+        (BrokerLost("gone"), ExitStatus.BROKER_LOST, 600),
+        (BrokerRefused("no"), ExitStatus.BROKER_REFUSED, 0),
+        (KeyError("x"), ExitStatus.BUG, 0),
+    ],
+)
+async def test_who_stays_in_quarantine(
+    autojump_clock: MockClock, world: World, error: Exception, status: ExitStatus, stays_s: float
+) -> None:
+    """What the TMS does not hold against the machine is no reason to keep its slot, such as a refused token."""
+
+    async def raise_it() -> None:
+        raise error
+
+    world.on_connect = raise_it
+    began = trio.current_time()
+    assert await world.run(quarantine_time=600) == status
+    assert trio.current_time() - began == pytest.approx(stays_s, abs=2)
+
+
 # --- slots ---
 
 

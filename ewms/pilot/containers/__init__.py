@@ -91,4 +91,7 @@ def _automatic(settings: PilotSettings) -> OpenPlatform:
     for programs, opener in AUTOMATIC:
         if here.issuperset(programs):
             return opener
-    raise ContainerError(f"no container runtime was found; `auto` looks for: apptainer, docker (PATH={settings.path})")
+    raise ContainerError(
+        "no container runtime was found; `auto` looks for: bwrap (for directory images), apptainer, docker "
+        f"(PATH={settings.path})"
+    )

@@ -142,16 +142,18 @@ async def test_a_second_tms_waits_for_the_lock_and_says_so(
     tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
     path = tmp_path / ".tms" / "lock"
+    waits_for = list[str]()
     with capture_logs() as logs:
         async with hold_lock(path), trio.open_nursery() as nursery:
             with trio.move_on_after(100) as scope:
-                async with hold_lock(path):
+                async with hold_lock(path, waits_for=waits_for.append):
                     raise AssertionError("two hold it")
             assert scope.cancelled_caught
             nursery.cancel_scope.cancel()
     assert [line["event"].partition(":")[0] for line in logs] == ["waiting", "waiting"]  # once a minute
-    async with hold_lock(path):
-        pass
+    assert "another TMS" in waits_for[-1]
+    async with hold_lock(path, waits_for=waits_for.append):
+        assert waits_for[-1] == ""
 
 
 async def test_a_helper_left_behind_holds_the_lock(tmp_path: Path) -> None:
