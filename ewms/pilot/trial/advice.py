@@ -206,7 +206,7 @@ def differences(settings: PilotSettings, platform: str, longest_s: float) -> Ite
         "have the same id in their headers."
     )
     if settings.task_timeout is None:
-        yield "No time limit is set: a task that hangs keeps its worker while that may run. Set EWMS_PILOT_TASK_TIMEOUT."
+        yield "No time limit is set: a task that hangs keeps its worker to the end. Set EWMS_PILOT_TASK_TIMEOUT."
     if max(longest_s, settings.task_timeout or 0) > _BROKER_LIMIT_S / 2:
         yield (
             f"A broker may take an event back that is worked on for longer than {_BROKER_LIMIT_S // 60} min "

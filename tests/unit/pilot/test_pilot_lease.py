@@ -38,7 +38,7 @@ def test_number(text: str, value: float | None) -> None:
         (
             "",
             "MachineMaxVacateTime = ifThenElse(a, 1, 2)\n",
-            Lease(None, 10, ("MachineMaxVacateTime = ifThenElse(a, 1, 2)",)),
+            Lease(None, 10, ("an ad of this job is not understood: MachineMaxVacateTime = ifThenElse(a, 1, 2)",)),
         ),
     ],
 )
