@@ -36,9 +36,6 @@ class Runs:
         self._dumped: JsonObject | None = None
         """While nothing changed since."""
 
-    def __contains__(self, proc: int) -> bool:
-        return proc < len(self._started) and self._started[proc] != _NONE
-
     def begin(self, proc: int, at: int, place: Place) -> None:
         """A run begins at an epoch s; a former one of this proc that never ended is forgotten."""
         missing = proc + 1 - len(self._started)
@@ -54,7 +51,8 @@ class Runs:
 
     def place(self, proc: int) -> Place | None:
         """Where a living run is; None where this proc has none."""
-        return self._places[proc] if proc in self else None
+        started = self._started
+        return self._places[proc] if proc < len(started) and started[proc] else None
 
     def move(self, proc: int, place: Place) -> None:
         """A living run told where it is."""
@@ -66,10 +64,11 @@ class Runs:
 
     def end(self, proc: int) -> Run | None:
         """The run of this proc, which lives no longer; None if it has none."""
-        if proc not in self:
+        started = self._started
+        if proc >= len(started) or not started[proc]:
             return None
-        run = Run(self._started[proc], self._places[proc], bool(self._has_error[proc]))
-        self._started[proc], self._dumped = _NONE, None
+        run = Run(started[proc], self._places[proc], bool(self._has_error[proc]))
+        started[proc], self._dumped = _NONE, None
         self.living -= 1
         return run
 

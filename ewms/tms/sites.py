@@ -33,21 +33,18 @@ _STARTER_ERROR: Final = b"021"
 _ENDS: Final = frozenset({b"004", b"005", b"007", b"009", b"012", b"024"})
 _SIGNS: Final = _ENDS | {_EXECUTING, _STARTER_ERROR}
 
-_SLOT_HOST: Final = {
-    _EXECUTING: re.compile(rb"\n\tSlotName: [^\n]*@([^\n@]+)"),
-    _STARTER_ERROR: re.compile(rb"021 [^\n]* (?:from|on) [^\n]*@([^\n@:]+):"),
-}
+_SLOT: Final = b"\n\tSlotName: "
+_STARTERS_HOST: Final = re.compile(rb"021 [^\n]* (?:from|on) [^\n]*@([^\n@:]+):")
+_WELL: Final = b"\n\t(1) Normal termination (return value 0)"
 _RETURNED: Final = re.compile(rb"\n\t\(1\) Normal termination \(return value (-?\d{1,9})\)")
 _CODE: Final = re.compile(rb"\bCode (\d{1,9})\b")
 _PREFIX: Final = CHIRP_PREFIX.encode()
-_ERROR: Final = f'{ChirpAttribute.ERROR}: "'.removeprefix(CHIRP_PREFIX).encode()
-_FIELDS: Final = {
-    name.removeprefix(CHIRP_PREFIX).encode(): field
-    for name, field in ((ChirpAttribute.SITE, "site"), (ChirpAttribute.HOST, "host"))
-}
-"""Which part of its place a run's chirp tells."""
-_TOLD: Final = (*(name + b': "' for name in _FIELDS), _ERROR)
-_MAX_MOVES: Final = 20_000
+_SITE, _HOST, _ERROR = _TOLD = tuple(
+    f'{name}: "'.removeprefix(CHIRP_PREFIX).encode()
+    for name in (ChirpAttribute.SITE, ChirpAttribute.HOST, ChirpAttribute.ERROR)
+)
+"""How the chirps begin that count."""
+_MAX_KNOWN: Final = 20_000
 _LONGEST_RUN: Final = 30 * 24 * HOUR
 """The end of a run that is older was lost."""
 _SHELLS_OWN: Final = 64
@@ -99,18 +96,30 @@ class SiteTally:
         self._shared: dict[Place, Place] = {}
         self._moves: dict[tuple[Place, bytes], Place] = {}
         """What a chirp makes of a place, as far as that was asked for."""
+        self._by_host: dict[bytes, Place] = {}
+        """Hosts as they stand in the log, as places whose site is not known yet."""
 
     def take(self, found: Frames, near: date) -> None:
         """Take the events of one piece of a log; `near` is the log's day."""
         # Each event that tells something comes here a second time: what is said again and again is looked up.
-        living = self._living
+        living, moves, site_of = self._living, self._moves, self._site_of
         for event, number, cluster, proc in found.events:
             if number == _CHIRP:
                 start = event.find(_PREFIX) + len(_PREFIX)
-                if event.startswith(_TOLD, start) and (runs := living.get(int(cluster))) is not None:
-                    self._told(runs, int(proc), event[start:])
+                if not event.startswith(_TOLD, start) or (runs := living.get(int(cluster))) is None:
+                    continue
+                job, chirp = int(proc), event[start:]
+                if job < 0 or (place := runs.place(job)) is None:
+                    continue
+                moved = moves.get((place, chirp)) or self._told(runs, job, place, chirp)
+                if moved is not place:
+                    runs.move(job, moved)
+                site, host = moved
+                if site and host:
+                    site_of[host] = site
             elif number in _SIGNS and (at := event_time(event, near)) is not None and (job := int(proc)) >= 0:
                 self._take(number, int(cluster), job, event, at)
+                site_of = self._site_of
 
     def places(self, since: int) -> Iterator[tuple[Place, Count]]:
         """The runs that ended since then (epoch s, whole hours); a place comes once for each hour."""
@@ -127,36 +136,37 @@ class SiteTally:
 
     def _take(self, number: bytes, cluster: int, proc: int, event: bytes, at: int) -> None:
         runs = self._living.get(cluster)
-        if number in _SLOT_HOST:
+        if number in _BEGINS:
             if runs is None:
                 runs = self._living[cluster] = Runs()
             # It may fail before it ever executes.
             if number == _EXECUTING or runs.place(proc) is None:
-                runs.begin(proc, at, self._share(Place("", _host(number, event))))
+                runs.begin(proc, at, self._where(_BEGINS[number](event)))
         elif runs is not None and (run := runs.end(proc)) is not None:
             if not runs.living:
                 del self._living[cluster]
             self._count(run, at, end_of(number, event))
 
-    def _told(self, runs: Runs, proc: int, chirp: bytes) -> None:
-        if proc < 0 or (place := runs.place(proc)) is None:
-            return
+    def _told(self, runs: Runs, proc: int, place: Place, chirp: bytes) -> Place:
+        """Where a run is that told an error, or something for the first time."""
         if chirp.startswith(_ERROR):
             runs.fail(proc)
-            return
-        moved = self._moves.get((place, chirp))
-        if moved is None:
-            moved = self._moves[place, chirp] = self._learn(place, chirp)
-        if moved is not place:
-            runs.move(proc, moved)
-        if moved.site and moved.host:
-            self._site_of[moved.host] = moved.site
-
-    def _learn(self, place: Place, chirp: bytes) -> Place:
-        if len(self._moves) >= _MAX_MOVES:
+            return place
+        if len(self._moves) >= _MAX_KNOWN:
             self._moves.clear()
-        name, _, raw = chirp.partition(b": ")
-        return self._share(place._replace(**{_FIELDS[name]: _short(raw)}))
+        is_site = chirp.startswith(_SITE)
+        name = _short(chirp.partition(b": ")[2])
+        moved = self._share(Place(name, place.host) if is_site else Place(place.site, name))
+        self._moves[place, chirp] = moved
+        return moved
+
+    def _where(self, host: bytes) -> Place:
+        place = self._by_host.get(host)
+        if place is None:
+            if len(self._by_host) >= _MAX_KNOWN:
+                self._by_host.clear()
+            place = self._by_host[host] = self._share(Place("", _short(host)))
+        return place
 
     def _share(self, place: Place) -> Place:
         return self._shared.setdefault(place, place)
@@ -188,6 +198,7 @@ class SiteTally:
                 del self._living[cluster]
         self._shared = {place: place for runs in self._living.values() for place in runs.places()}
         self._moves.clear()
+        self._by_host.clear()
         everywhere: list[Iterable[Place]] = [*self._hours.values(), self._shared]
         known = {place.host for places in everywhere for place in places}
         self._site_of = {host: site for host, site in self._site_of.items() if host in known}
@@ -296,6 +307,8 @@ def end_of(sign: bytes, event: bytes) -> End:
 
 
 def _end_of_status(event: bytes) -> End:
+    if _WELL in event:
+        return End.WELL
     match = _RETURNED.search(event)
     if match is None:
         return End.FAILED  # killed by a signal
@@ -309,9 +322,20 @@ def _code(text: bytes) -> int | None:
     return int(match[1]) if match else None
 
 
-def _host(number: bytes, event: bytes) -> str:
-    match = _SLOT_HOST[number].search(event)
-    return _short(match[1]) if match else ""
+def _slots_host(event: bytes) -> bytes:
+    _, _, behind = event.partition(_SLOT)
+    slot, _, _ = behind.partition(b"\n")
+    _, at, host = slot.rstrip(b"@").rpartition(b"@")
+    return host if at else b""
+
+
+def _starters_host(event: bytes) -> bytes:
+    match = _STARTERS_HOST.search(event)
+    return match[1] if match else b""
+
+
+_BEGINS: Final = {_EXECUTING: _slots_host, _STARTER_ERROR: _starters_host}
+"""Events by which a run can begin, and how to find its host in them."""
 
 
 @lru_cache(maxsize=4096)

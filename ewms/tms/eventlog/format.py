@@ -168,6 +168,7 @@ def _headers(block: bytes) -> list[int]:
 
 # --- what stands in an event ---
 
+_SECONDS: Final = {b":%02d" % second: second for second in range(60)}
 _WHEN: Final = re.compile(rb"\d{3} \([^)]*\) ((?:\d{4}-\d\d-\d\d[ T]|\d\d/\d\d )\d\d:\d\d):([0-5]\d)(?:\.\d+)?(Z)?")
 _MINUTE: Final = re.compile(rb"(?:(\d{4})-)?(\d\d).(\d\d)[ T](\d\d):(\d\d)")
 
@@ -178,6 +179,16 @@ def event_time(event: bytes, near: date) -> int | None:
     A date without `Z` is local time, as HTCondor writes it by default (an offset such as +02:00 is ignored by
     HTCondor's own reader, too). A legacy date has no year: it is taken from `near`, the day the log began.
     """
+    # Most dates are `2026-11-21 19:17:05Z`, or without the Z: they need no regular expression.
+    start = event.find(b") ") + 2
+    second, after = _SECONDS.get(event[start + 16 : start + 19]), event[start + 19 : start + 20]
+    if second is None or event[start + 4 : start + 8 : 3] != b"--" or after not in b"Z ":
+        return _odd_time(event, near)
+    begun = _minute(event[start : start + 16], after == b"Z", near)
+    return None if begun is None else begun + second
+
+
+def _odd_time(event: bytes, near: date) -> int | None:
     match = _WHEN.match(event)
     if match is None:
         return None
@@ -189,7 +200,8 @@ def event_time(event: bytes, near: date) -> int | None:
 @lru_cache(maxsize=4096)  # many events share a minute, and dates are slow to read
 def _minute(text: bytes, is_utc: bool, near: date) -> int | None:
     match = _MINUTE.fullmatch(text)
-    assert match is not None
+    if match is None:
+        return None
     month, day, hour, minute = map(int, match.groups()[1:])
     year = int(match[1]) if match[1] else near.year + ((month, day) < (near.month, near.day))
     try:

@@ -5,9 +5,11 @@ from collections.abc import Iterator
 from datetime import date
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ewms.tms.eventlog.cluster import MAX_STATES
-from ewms.tms.eventlog.format import _minute, classad_value, event_time, taskforce_named
+from ewms.tms.eventlog.format import _minute, _odd_time, classad_value, event_time, taskforce_named
 from ewms.tms.eventlog.grouping import group_of
 from ewms.tms.eventlog.statuses import hold_reason
 from ewms.tms.eventlog.tally import Tally
@@ -281,6 +283,15 @@ def test_legacy_dates_over_new_year_and_nonsense() -> None:
     assert event_time(b"005 (007.000.000) 01/01 00:00:00Z x", date(2026, 12, 31)) == 1798761600
     assert event_time(b"005 (007.000.000) 2026-02-30 00:00:00Z x", DAY) is None
     assert event_time(b"005 (007.000.000) soon", DAY) is None
+
+
+_DATES = st.from_regex(rb"(2026-\d\d-\d\d[ T]|\d\d/\d\d )\d\d:\d\d:\d\d(\.\d{1,3})?Z? [a-z:0-9 ]{0,20}", fullmatch=True)
+
+
+@given(_DATES, st.integers(0, 40), st.binary(max_size=3))
+def test_the_short_way_to_a_date_gives_what_the_long_one_does(text: bytes, at: int, damage: bytes) -> None:
+    damaged = b"005 (007.000.000) " + text[:at] + damage + text[at + len(damage) :]
+    assert event_time(damaged, DAY) == _odd_time(damaged, DAY)
 
 
 @pytest.mark.parametrize(
