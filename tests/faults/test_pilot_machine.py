@@ -15,6 +15,7 @@ from trio.testing import MockClock
 from ewms.pilot.brokers.base import BrokerLost, BrokerRefused, Delivery
 from ewms.pilot.containers.base import ContainerError, ContainerSpec
 from ewms.pilot.errors import ExitStatus, TaskFailed, is_okay
+from ewms.pilot.lease import SAFETY_S
 
 
 class DiskUsage(NamedTuple):
@@ -203,6 +204,25 @@ async def test_a_worker_whose_time_is_over_takes_nothing(autojump_clock: MockClo
     assert await world.run() == ExitStatus.OK
     assert world.outputs == []
     assert {name for name, _ in world.verdicts} <= {"hand_back"}
+
+
+async def test_running_tasks_have_the_time_that_htcondor_gives_after_sigterm(
+    autojump_clock: MockClock, world: World
+) -> None:
+    ad = world.tmp_path / "job ad"
+    ad.write_text("JobMaxVacateTime = 70\n")
+    world.system = {"_CONDOR_JOB_AD": str(ad)}
+
+    async def too_long(spec: ContainerSpec) -> int:
+        signal.raise_signal(signal.SIGTERM)
+        await trio.sleep(10_000)
+        return await copy(spec)
+
+    world.task, began = too_long, trio.current_time()
+    world.put("x")
+    assert await world.run(stop_grace="") == ExitStatus.STOPPED
+    assert trio.current_time() - began == pytest.approx(70 - SAFETY_S, abs=1)
+    assert world.verdicts == [("hand_back", "in-0")]
 
 
 # --- the broker ---

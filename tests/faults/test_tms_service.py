@@ -179,8 +179,10 @@ async def test_bad_settings_end_the_start_with_exit_status_2(ground: Ground, tmp
 async def test_dry_run_prints_the_description_and_touches_nothing(ground: Ground, tmp_path: Path) -> None:
     uuid = ground.bench.order()
     log = tmp_path / "tms.log"
-    async with process(ground, log, DRYRUN="true"):
+    async with process(ground, log, DRYRUN="true") as running:
         await until(lambda: "queue 2" in log.read_text())
+        with trio.move_on_after(1):
+            raise AssertionError(f"it ended with {await running.wait()}")
     assert f'+EWMSTaskforceUUID = "{uuid}"' in log.read_text()
     assert not ground.bench.posts(uuid)
     assert await ground.in_queue() == []
