@@ -275,7 +275,7 @@ class Pilot:
         return lambda: ends - self.tally.typical_s - LEASE_MARGIN_S
 
     async def _quarantine(self, status: ExitStatus) -> None:
-        suspect = status in SUSPECT_MACHINE_EXIT_STATUSES
+        suspect = status in SUSPECT_MACHINE_EXIT_STATUSES or status is ExitStatus.BUG
         if status is ExitStatus.TASKS_FAILED:
             suspect = self.stopping.reason is Reason.TASK_ERROR
         if suspect and self.settings.quarantine_time and not self.stopping.evicted:

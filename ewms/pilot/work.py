@@ -71,6 +71,8 @@ class Taken:
     event: events.Event
     unreadable: str
     """Why nobody can read it; "" if one can."""
+    counts: Callable[[], None]
+    """To be called when it is worked on, and for all that does not only come round again."""
     afterwards: AsyncExitStack
     """For what need not be done before the verdict; it is done in any case."""
 
@@ -100,18 +102,27 @@ class Work:
     _running: dict[str, list[trio.Event]] = attrs.field(factory=dict, init=False)
     """Event id → for each delivery of it, what is set when that has its verdict."""
     _held: list[Held] = attrs.field(factory=list, init=False)
+    _one_at_a_time: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1), init=False)
+    """Of the held events: each copy may need a channel of its own."""
 
     async def handle(self, source: Source, delivery: Delivery, counts: Callable[[], None]) -> None:
         """Work on one delivery and give its verdict; held ones get theirs in `let_by_held` or `hand_back_held`.
 
-        `counts` is called unless it only comes round again.
+        `counts` is called unless it only comes round again, and in any case when its task is run.
         """
         event, unreadable = read(delivery)
         if not self.memory.comes_round_again(event):
             counts()
         outcome = Outcome(verdict=source.hand_back)
         async with AsyncExitStack() as afterwards:
-            taken = Taken(source=source, delivery=delivery, event=event, unreadable=unreadable, afterwards=afterwards)
+            taken = Taken(
+                source=source,
+                delivery=delivery,
+                event=event,
+                unreadable=unreadable,
+                counts=counts,
+                afterwards=afterwards,
+            )
             with self._waited_for(event) as others:
                 try:
                     outcome = await self._outcome(taken, others)
@@ -120,9 +131,11 @@ class Work:
 
     async def hand_back_held(self) -> None:
         """Hand back the events that were not to be run here."""
-        while self._held:
-            taken = self._held.pop().taken
-            await give(taken.source.hand_back, taken.delivery)
+        with trio.CancelScope(shield=True):  # each is limited
+            async with trio.open_nursery() as nursery:
+                while self._held:
+                    taken = self._held.pop().taken
+                    nursery.start_soon(give, taken.source.hand_back, taken.delivery)
 
     async def let_by_held(self, in_flight: trio.Nursery) -> NoReturn:
         """Put held events at the end of their queues when their time has come, so that others can come."""
@@ -138,7 +151,11 @@ class Work:
         outcome = Outcome(verdict=taken.source.hand_back, later=held.later)
         self.memory.passes_on(taken.event, now=trio.current_time())
         try:
-            outcome = await held.later() if taken.source.holds(taken.delivery) else self._dropped(taken)
+            async with self._one_at_a_time:
+                if not taken.source.holds(taken.delivery):
+                    outcome = self._dropped(taken)
+                elif self.stopping.reason is None:
+                    outcome = await held.later()
         finally:
             await self._settle(outcome, taken)  # noqa: ASYNC102  it is shielded inside
 
@@ -159,6 +176,8 @@ class Work:
     async def _settle(self, outcome: Outcome, taken: Taken) -> None:
         if outcome.later is not None:
             self._held.append(Held(taken, outcome.later))
+            if self.stopping.reason is not None:  # nobody will ask later
+                await self.hand_back_held()
             return
         self.tally.handed_back += outcome.verdict == taken.source.hand_back and not outcome.dropped
         accepted = await give(outcome.verdict, taken.delivery)
@@ -202,6 +221,7 @@ class Work:
     async def _run(self, taken: Taken) -> Outcome:
         event, began = taken.event, trio.current_time()
         self.memory.began()
+        taken.counts()
         try:
             output = await self.tasks.run(event, taken.afterwards)
             if output is not None:

@@ -111,7 +111,10 @@ class SiteTally:
                 job, chirp = int(proc), event[start:]
                 if job < 0 or (place := runs.place(job)) is None:
                     continue
-                moved = moves.get((place, chirp)) or self._told(runs, job, place, chirp)
+                if chirp.startswith(_ERROR):
+                    runs.fail(job)
+                    continue
+                moved = moves.get((place, chirp)) or self._told(place, chirp)
                 if moved is not place:
                     runs.move(job, moved)
                 site, host = moved
@@ -147,11 +150,8 @@ class SiteTally:
                 del self._living[cluster]
             self._count(run, at, end_of(number, event))
 
-    def _told(self, runs: Runs, proc: int, place: Place, chirp: bytes) -> Place:
-        """Where a run is that told an error, or something for the first time."""
-        if chirp.startswith(_ERROR):
-            runs.fail(proc)
-            return place
+    def _told(self, place: Place, chirp: bytes) -> Place:
+        """Where a run is whose place was `place`, and who told more of it."""
         if len(self._moves) >= _MAX_KNOWN:
             self._moves.clear()
         is_site = chirp.startswith(_SITE)

@@ -1,6 +1,7 @@
 """Events that fail again and again: counted across pilots, parked, and never acked without a confirmed copy."""
 
 import json
+import math
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -19,7 +20,7 @@ from ewms.pilot.brokers.base import BrokerLost, BrokerRefused, Delivery, Publish
 from ewms.pilot.containers.base import ContainerSpec
 from ewms.pilot.errors import ExitStatus
 from ewms.pilot.memory import FIRST_HOLD_S
-from ewms.pilot.work import HELD_CHECK_S
+from ewms.pilot.work import HELD_CHECK_S, VERDICT_LIMIT_S
 
 
 async def fails(spec: ContainerSpec) -> int:
@@ -462,6 +463,10 @@ async def test_an_event_handed_back_by_another_pilot_is_run(autojump_clock: Mock
     assert world.outputs == ["x"]
 
 
+async def takes_a_second(queue: str) -> None:
+    await trio.sleep(1)
+
+
 async def test_more_parked_events_than_can_be_remembered_keep_no_pilot_alive(
     autojump_clock: MockClock, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -469,10 +474,118 @@ async def test_more_parked_events_than_can_be_remembered_keep_no_pilot_alive(
     for number in range(8):
         world.put_event("bad", message_id=f"p{number}", ewms_failures=5, ewms_parked=True)
 
-    async def takes_a_while(queue: str) -> None:
-        await trio.sleep(1)
-
-    world.on_copy = takes_a_while
+    world.on_copy = takes_a_second
     with trio.fail_after(1000):
         assert await world.run(timeout_queue_incoming=60) == ExitStatus.ONLY_PARKED
     assert len(world.left) == 8
+
+
+async def slow_is_slow(spec: ContainerSpec) -> int:
+    if infile(spec).startswith(b"slow"):
+        await trio.sleep(1000)
+    return await copy(spec)
+
+
+@pytest.mark.parametrize("remembered", [5, memory.MAX_REMEMBERED])
+async def test_a_run_counts_however_many_parked_events_there_are(
+    autojump_clock: MockClock, world: World, monkeypatch: pytest.MonkeyPatch, remembered: int
+) -> None:
+    """It takes longer than an event is waited for: without counting, the pilot would end behind it."""
+    monkeypatch.setattr(memory, "MAX_REMEMBERED", remembered)
+    world.task, world.on_copy = slow_is_slow, takes_a_second
+    for number in range(8):
+        world.put_event("bad", message_id=f"p{number}", ewms_failures=5, ewms_parked=True)
+    async with trio.open_nursery() as nursery:
+
+        async def put() -> None:
+            await trio.sleep(30)
+            for number in range(3):
+                world.put_event(f"slow {number}", message_id=f"s{number}")
+            world.lot.unpark_all()
+
+        nursery.start_soon(put)
+        assert await world.run(timeout_queue_incoming=60) == ExitStatus.OK
+    assert len(world.outputs) == 3
+
+
+async def test_a_parked_event_that_an_operator_puts_back_counts(autojump_clock: MockClock, world: World) -> None:
+    """It has the id of the one that was let by, and no failures any more."""
+    world.task = slow_is_slow
+    world.put_event("bad", ewms_failures=5, ewms_parked=True, ewms_event_id="e")
+    async with trio.open_nursery() as nursery:
+
+        async def put() -> None:
+            await trio.sleep(70)
+            world.put_event("slow", message_id="again", ewms_event_id="e")
+            await trio.sleep(500)
+            world.put_event("behind", message_id="b")
+            world.lot.unpark_all()
+
+        nursery.start_soon(put)
+        assert await world.run(timeout_queue_incoming=100) == ExitStatus.OK
+    assert world.outputs == ["slow", "behind"]
+
+
+async def test_a_copy_that_is_refused_after_listening_ended_holds_nothing(
+    autojump_clock: MockClock, world: World
+) -> None:
+    began, handed_back_at, copies = trio.current_time(), list[float](), 0
+
+    async def note(name: str, delivery: Delivery) -> None:
+        if name == "hand_back":
+            handed_back_at.append(trio.current_time() - began)
+
+    async def refuse_late(queue: str) -> None:
+        nonlocal copies
+        copies += 1
+        if copies == 2:
+            await trio.sleep(150)
+            raise QueueUnavailable("full")
+
+    world.task, world.on_verdict, world.on_copy = slow_is_slow, note, refuse_late
+    world.put("slow")
+    world.put_event("bad", message_id="p", ewms_failures=5, ewms_parked=True)
+    assert await world.run(max_concurrent_tasks=2, timeout_queue_incoming=100) == ExitStatus.OK
+    assert copies == 2
+    assert max(handed_back_at) < 500
+
+
+async def test_held_events_are_let_by_one_at_a_time(autojump_clock: MockClock, world: World) -> None:
+    """Each copy may need a channel of its own."""
+    now = most = 0
+
+    async def count(queue: str) -> None:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        await trio.sleep(0.1)
+        now -= 1
+
+    world.on_copy = count
+    for number in range(60):
+        world.put_event("bad", message_id=f"p{number}", ewms_failures=5, ewms_parked=True)
+    assert await world.run(prefetch=200, timeout_queue_incoming=100) == ExitStatus.ONLY_PARKED
+    assert most == 1
+    assert len(world.copies) > 60
+
+
+async def test_a_broker_that_takes_no_verdict_delays_the_end_once(autojump_clock: MockClock, world: World) -> None:
+    dead, ended_at = False, math.inf
+
+    async def hang(name: str, delivery: Delivery) -> None:
+        if dead:
+            await trio.sleep_forever()
+
+    async def end() -> None:
+        nonlocal dead, ended_at
+        await trio.sleep(20)
+        dead, ended_at = True, trio.current_time()
+        signal.raise_signal(signal.SIGTERM)
+
+    world.on_verdict = hang
+    for number in range(30):
+        world.put_event("bad", message_id=f"p{number}", ewms_failures=5, ewms_parked=True)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(end)
+        await world.run(prefetch=30, timeout_queue_incoming=600, stop_grace=5)
+    assert trio.current_time() - ended_at < 2 * VERDICT_LIMIT_S

@@ -369,7 +369,7 @@ async def test_quarantine_after_a_task_error(autojump_clock: MockClock, world: W
     [
         (BrokerLost("gone"), ExitStatus.BROKER_LOST, 600),
         (BrokerRefused("no"), ExitStatus.BROKER_REFUSED, 0),
-        (KeyError("x"), ExitStatus.BUG, 0),
+        (KeyError("x"), ExitStatus.BUG, 600),
     ],
 )
 async def test_who_stays_in_quarantine(

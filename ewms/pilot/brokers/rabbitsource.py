@@ -157,11 +157,12 @@ class RabbitSource(KeptSource):
         """Stop consuming, and hand back what was pushed but not given out; the channel stays for verdicts."""
         self._stopped = True
         channel, tag = self._channel, self._consumer_tag
-        if channel is None or not tag:
+        if channel is None:
             return
         self._consumer_tag = ""
         try:
-            await channel.stop_consuming(tag)
+            if tag:
+                await channel.stop_consuming(tag)
             await self._hand_back_the_rest(channel)
         except (WireLost, ChannelRefused) as error:
             log.debug("the broker takes the rest back by itself", queue=self._queue, reason=str(error))

@@ -136,3 +136,17 @@ async def test_a_consumer_that_begins_while_its_source_is_stopped_is_stopped_too
         await trio.sleep(LONGEST_WAIT)
         assert channel.stopped == ["tag"]
         assert not channel.closed.is_set()
+
+
+async def test_what_was_pushed_goes_back_though_its_consumer_has_just_ended(
+    autojump_clock: MockClock, link: Any
+) -> None:
+    async with kept(RabbitSource(link, "in", 3), link.nursery) as source:
+        channel = link.channels[0]
+        for body in (b"runs", b"waits", b"waits, too"):
+            channel.push(body)
+        await source.receive()
+        channel.consumer_ended.set()
+        await trio.sleep(0.05)
+        await source.stop()
+        assert channel.verdicts == [("nack", 2), ("nack", 3)]

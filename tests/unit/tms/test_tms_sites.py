@@ -75,6 +75,27 @@ def test_a_pilot_that_dies_before_it_chirps_counts_for_its_slots_host() -> None:
     assert tally.sites() == {"MWT2": Count(2, 1, 1, 12)}  # somebody on that host said where it is
 
 
+@pytest.mark.parametrize(
+    ("slot", "host"),
+    [("slot1_1@n1", "n1"), ("slot1_1@glidein_1_2@n1", "n1"), ("slot1@n1@@", "n1"), ("@n1", "n1"), ("slot1", None)],
+)
+def test_the_host_behind_a_slot(slot: str, host: str | None) -> None:
+    log = Log()
+    log.write(0, f"001 Job executing on host: <1.2.3.4:5>\n\tSlotName: {slot}\n\tCpus = 1")
+    log.write(0, KILLED, after=2)
+    assert list(log.tally().hosts()) == ([host] if host else [])
+
+
+def test_an_error_says_nothing_of_the_site() -> None:
+    log = Log()
+    for proc in (0, 1):
+        log.execute(proc, "n1")
+    log.chirp(0, "Site", "first")
+    log.chirp(1, "Site", "second")
+    log.chirp(0, "Error", "boom")
+    assert log.tally().site_of(["n1"]) == {"n1": "second"}
+
+
 def test_a_starter_error_before_any_execution_counts() -> None:
     log = Log()
     for _ in range(3):
