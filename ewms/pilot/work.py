@@ -102,7 +102,7 @@ class Work:
     _running: dict[str, list[trio.Event]] = attrs.field(factory=dict, init=False)
     """Event id → for each delivery of it, what is set when that has its verdict."""
     _held: list[Held] = attrs.field(factory=list, init=False)
-    _one_at_a_time: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1), init=False)
+    _one_at_a_time: trio.Lock = attrs.field(factory=trio.Lock, init=False)
     """Of the held events: each copy may need a channel of its own."""
 
     async def handle(self, source: Source, delivery: Delivery, counts: Callable[[], None]) -> None:

@@ -85,8 +85,9 @@ class System:
     feeding: trio.Lock = attrs.field(factory=trio.Lock)
     """Held while a user puts events, and while the broker is away: it is not the user's clients that are tried here."""
     newest_queue: float = -math.inf
-    newest_startd: float = -math.inf
     """When the last workflow got its queues (Trio's clock)."""
+    newest_startd: float = -math.inf
+    """When the execution point was restarted last (Trio's clock)."""
     _number: int = 0
     _held: dict[str, trio.Lock] = attrs.field(factory=lambda: defaultdict(trio.Lock))
 

@@ -89,6 +89,12 @@ class World:
         """Append one event with headers of its own: `ewms_failures=4` is `ewms-failures: 4`."""
         body = events.encode(data, {name.replace("_", "-"): value for name, value in headers.items()})
         self.queues.setdefault("in", deque()).append(Delivery(body, "in", message_id=message_id, returned=returned))
+        self.lot.unpark_all()
+
+    def put_parked(self, count: int) -> None:
+        """Append events that are parked in their own queue."""
+        for number in range(count):
+            self.put_event("bad", message_id=f"p{number}", ewms_failures=5, ewms_parked=True)
 
     def put_body(self, body: bytes) -> None:
         """Append a raw message."""

@@ -31,6 +31,24 @@ async def bad_fails(spec: ContainerSpec) -> int:
     return 1 if infile(spec) == b"bad" else await copy(spec)
 
 
+async def slow_is_slow(spec: ContainerSpec) -> int:
+    if infile(spec).startswith(b"slow"):
+        await trio.sleep(1000)
+    return await bad_fails(spec)
+
+
+def handed_back_at(world: World) -> list[float]:
+    """When events will have been handed back, in s from now."""
+    began, at = trio.current_time(), list[float]()
+
+    async def note(name: str, delivery: Delivery) -> None:
+        if name == "hand_back":
+            at.append(trio.current_time() - began)
+
+    world.on_verdict = note
+    return at
+
+
 def raising(error: Exception, *, only: str = "") -> Callable[[str], Awaitable[None]]:
     async def raise_it(queue: str) -> None:
         if only in queue:
@@ -234,7 +252,6 @@ async def coming_later(world: World, data: str, *, after_s: float) -> AsyncItera
     async def put() -> None:
         await trio.sleep(after_s)
         world.put_event(data, message_id="later")
-        world.lot.unpark_all()
 
     world.on_publish = note
     async with trio.open_nursery() as nursery:
@@ -258,8 +275,7 @@ async def test_an_idle_pilot_is_not_deaf_because_of_an_event_that_it_does_not_ru
 
 async def test_what_is_let_by_keeps_no_idle_pilot_alive(autojump_clock: MockClock, world: World) -> None:
     began = trio.current_time()
-    for number in range(3):
-        world.put_event("bad", message_id=f"p{number}", ewms_failures=5, ewms_parked=True)
+    world.put_parked(3)
     assert await world.run(timeout_queue_incoming=600, max_concurrent_tasks=2) == ExitStatus.ONLY_PARKED
     assert trio.current_time() - began == pytest.approx(600, abs=1)
     assert len(world.left) == 3
@@ -310,24 +326,13 @@ async def test_a_signal_while_an_event_is_let_by_leaves_it_there_once(
 
 
 async def test_what_is_held_goes_to_others_before_the_last_tasks_end(autojump_clock: MockClock, world: World) -> None:
-    async def bad_fails_slow_is_slow(spec: ContainerSpec) -> int:
-        if infile(spec) == b"slow":
-            await trio.sleep(10_000)
-        return await bad_fails(spec)
-
-    handed_back_at = list[float]()
-
-    async def note(name: str, delivery: Delivery) -> None:
-        if name == "hand_back":
-            handed_back_at.append(trio.current_time() - began)
-
-    world.task, world.on_verdict, began = bad_fails_slow_is_slow, note, trio.current_time()
+    world.task, at = slow_is_slow, handed_back_at(world)
     world.put("slow", "bad")
     settings = {"stop_listening_on_task_error": "no", "max_concurrent_tasks": 2, "timeout_queue_incoming": 100}
     assert await world.run(**settings) == ExitStatus.TASKS_FAILED
     assert world.outputs == ["slow"]
-    assert handed_back_at
-    assert max(handed_back_at) < 200
+    assert at
+    assert max(at) < 200
 
 
 async def test_a_held_event_that_the_broker_took_back_is_dropped(autojump_clock: MockClock, world: World) -> None:
@@ -379,7 +384,6 @@ async def test_an_event_that_came_back_waits_for_its_task_that_still_runs(
         if len(world.verdicts) == 0 and world.running == 1:
             world.lost.add("in-0")
             world.put_event("x", message_id="again", returned=1, ewms_event_id="id")
-            world.lot.unpark_all()
             await trio.sleep(100)
         return await copy(spec)
 
@@ -395,19 +399,13 @@ async def test_who_waits_for_a_running_task_takes_no_time_from_those_behind_it(
 ) -> None:
     """Both slots are taken for longer than an event is waited for."""
 
-    async def slow(spec: ContainerSpec) -> int:
-        if infile(spec) == b"slow":
-            await trio.sleep(1000)
-        return await copy(spec)
-
     async def put() -> None:
         await trio.sleep(50)
         world.lost.add("in-0")
         world.put_event("slow", message_id="again", returned=1, ewms_event_id="id")
         world.put_event("behind", message_id="behind")
-        world.lot.unpark_all()
 
-    world.task = slow
+    world.task = slow_is_slow
     world.put_event("slow", ewms_event_id="id")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(put)
@@ -448,7 +446,6 @@ async def test_an_equal_event_is_run_though_another_ones_ack_was_given_up(
     async def stall(name: str, delivery: Delivery) -> None:
         if not delivery.returned:
             world.put_event("same", message_id="", returned=1)
-            world.lot.unpark_all()
             await trio.sleep_forever()
 
     world.on_verdict = stall
@@ -471,19 +468,12 @@ async def test_more_parked_events_than_can_be_remembered_keep_no_pilot_alive(
     autojump_clock: MockClock, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory, "MAX_REMEMBERED", 5)
-    for number in range(8):
-        world.put_event("bad", message_id=f"p{number}", ewms_failures=5, ewms_parked=True)
+    world.put_parked(8)
 
     world.on_copy = takes_a_second
     with trio.fail_after(1000):
         assert await world.run(timeout_queue_incoming=60) == ExitStatus.ONLY_PARKED
     assert len(world.left) == 8
-
-
-async def slow_is_slow(spec: ContainerSpec) -> int:
-    if infile(spec).startswith(b"slow"):
-        await trio.sleep(1000)
-    return await copy(spec)
 
 
 @pytest.mark.parametrize("remembered", [5, memory.MAX_REMEMBERED])
@@ -493,15 +483,13 @@ async def test_a_run_counts_however_many_parked_events_there_are(
     """It takes longer than an event is waited for: without counting, the pilot would end behind it."""
     monkeypatch.setattr(memory, "MAX_REMEMBERED", remembered)
     world.task, world.on_copy = slow_is_slow, takes_a_second
-    for number in range(8):
-        world.put_event("bad", message_id=f"p{number}", ewms_failures=5, ewms_parked=True)
+    world.put_parked(8)
     async with trio.open_nursery() as nursery:
 
         async def put() -> None:
             await trio.sleep(30)
             for number in range(3):
                 world.put_event(f"slow {number}", message_id=f"s{number}")
-            world.lot.unpark_all()
 
         nursery.start_soon(put)
         assert await world.run(timeout_queue_incoming=60) == ExitStatus.OK
@@ -519,7 +507,6 @@ async def test_a_parked_event_that_an_operator_puts_back_counts(autojump_clock: 
             world.put_event("slow", message_id="again", ewms_event_id="e")
             await trio.sleep(500)
             world.put_event("behind", message_id="b")
-            world.lot.unpark_all()
 
         nursery.start_soon(put)
         assert await world.run(timeout_queue_incoming=100) == ExitStatus.OK
@@ -529,11 +516,7 @@ async def test_a_parked_event_that_an_operator_puts_back_counts(autojump_clock: 
 async def test_a_copy_that_is_refused_after_listening_ended_holds_nothing(
     autojump_clock: MockClock, world: World
 ) -> None:
-    began, handed_back_at, copies = trio.current_time(), list[float](), 0
-
-    async def note(name: str, delivery: Delivery) -> None:
-        if name == "hand_back":
-            handed_back_at.append(trio.current_time() - began)
+    at, copies = handed_back_at(world), 0
 
     async def refuse_late(queue: str) -> None:
         nonlocal copies
@@ -542,12 +525,12 @@ async def test_a_copy_that_is_refused_after_listening_ended_holds_nothing(
             await trio.sleep(150)
             raise QueueUnavailable("full")
 
-    world.task, world.on_verdict, world.on_copy = slow_is_slow, note, refuse_late
+    world.task, world.on_copy = slow_is_slow, refuse_late
     world.put("slow")
     world.put_event("bad", message_id="p", ewms_failures=5, ewms_parked=True)
     assert await world.run(max_concurrent_tasks=2, timeout_queue_incoming=100) == ExitStatus.OK
     assert copies == 2
-    assert max(handed_back_at) < 500
+    assert max(at) < 500
 
 
 async def test_held_events_are_let_by_one_at_a_time(autojump_clock: MockClock, world: World) -> None:
@@ -562,8 +545,7 @@ async def test_held_events_are_let_by_one_at_a_time(autojump_clock: MockClock, w
         now -= 1
 
     world.on_copy = count
-    for number in range(60):
-        world.put_event("bad", message_id=f"p{number}", ewms_failures=5, ewms_parked=True)
+    world.put_parked(60)
     assert await world.run(prefetch=200, timeout_queue_incoming=100) == ExitStatus.ONLY_PARKED
     assert most == 1
     assert len(world.copies) > 60
@@ -583,8 +565,7 @@ async def test_a_broker_that_takes_no_verdict_delays_the_end_once(autojump_clock
         signal.raise_signal(signal.SIGTERM)
 
     world.on_verdict = hang
-    for number in range(30):
-        world.put_event("bad", message_id=f"p{number}", ewms_failures=5, ewms_parked=True)
+    world.put_parked(30)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(end)
         await world.run(prefetch=30, timeout_queue_incoming=600, stop_grace=5)

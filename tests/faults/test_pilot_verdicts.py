@@ -320,7 +320,6 @@ async def test_after_the_first_event_the_other_timeout_begins_with_that(
         for number in range(5):
             await trio.sleep(10 if number == 0 else 4)
             world.put_event(f"x{number}", message_id=f"x{number}")
-            world.lot.unpark_all()
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(put)
